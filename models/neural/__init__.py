@@ -1,0 +1,1 @@
+"""Reward models in torch: the only folder where ``import torch`` is legal."""

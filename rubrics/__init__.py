@@ -1,0 +1,1 @@
+"""Rubrics: criteria, generators, judges and verifiers. Knows nothing of Django or torch."""
