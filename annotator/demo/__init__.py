@@ -1,0 +1,1 @@
+"""The demo set: written prompts and responses, and simulated raters who judge them."""
