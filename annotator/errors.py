@@ -1,0 +1,40 @@
+"""Errors with an HTTP status and a message fit for the person who sees it."""
+
+from __future__ import annotations
+
+
+class AppError(Exception):
+    """Something the user can understand and usually mend."""
+
+    status = 400
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+class NotAllowed(AppError):
+    status = 403
+
+
+class NotFound(AppError):
+    status = 404
+
+
+class Conflict(AppError):
+    status = 409
+
+
+class Gone(AppError):
+    status = 410
+
+
+class Invalid(AppError):
+    status = 422
+
+
+class MethodFailed(AppError):
+    """A named method (an importer, a trainer, an exporter) could not do its work."""
+
+    status = 502

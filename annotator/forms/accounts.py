@@ -1,0 +1,39 @@
+"""Forms about one's own account."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from annotator.models import User
+
+
+class SignupForm(forms.Form):
+    """The fields that signing up asks beyond e-mail and password."""
+
+    name = forms.CharField(
+        max_length=120,
+        label="Name",
+        widget=forms.TextInput(attrs={"autocomplete": "name", "autofocus": True}),
+        help_text="Shown to the owners and reviewers of your projects.",
+    )
+
+    field_order = ("name", "email", "password1")
+
+    def signup(self, request: Any, user: User) -> None:
+        """Called by django-allauth once the account is saved; the adapter has set the name."""
+
+
+class PreferencesForm(forms.ModelForm):
+    class Meta:
+        model = User
+        fields = ["name", "single_keys", "theme"]
+        widgets = {
+            "theme": forms.Select(
+                choices=[("", "As the system"), ("light", "Light"), ("dark", "Dark")]
+            )
+        }
+        help_texts = {
+            "single_keys": "One-letter keys on the annotation page. Enter always saves.",
+        }

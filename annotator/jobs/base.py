@@ -1,0 +1,101 @@
+"""What every job shares: owning the run, its heartbeat, its one way to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from django.db import DatabaseError, connection, transaction
+
+from annotator.celery import app
+from annotator.errors import AppError
+from annotator.models import Run
+from annotator.services import runs
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 5.0
+
+# Kind of run -> the Celery task that works on it. Queues are in settings.CELERY_TASK_ROUTES.
+TASKS: Final = {
+    Run.Kind.IMPORT: "annotator.jobs.imports.run_import",
+    Run.Kind.TRAIN: "annotator.jobs.training.train",
+    Run.Kind.EXPORT: "annotator.jobs.exports.export",
+}
+
+
+def enqueue(run: Run) -> None:
+    """Send the run's message once the transaction at hand has committed."""
+    transaction.on_commit(lambda: send(run))
+
+
+def send(run: Run) -> None:
+    app.send_task(TASKS[Run.Kind(run.kind)], kwargs={"run_id": run.pk})
+
+
+def worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def perform(run_id: int, work: Callable[[runs.Work], dict[str, Any]]) -> bool:
+    """Do a run's work and record how it ended. False if the run was not there to be done.
+
+    ``work`` returns the run's result. It raises AppError to fail with a message for the user
+    and ``runs.Stopped`` when it was asked to stop.
+    """
+    pen = runs.begin(run_id=run_id, worker=worker_name())
+    if pen is None:
+        return False
+    try:
+        with _beating(pen):
+            try:
+                pen.check()
+                result = work(pen)
+            except AppError as error:
+                pen.fail(error.message, advice=error.advice)
+            except runs.Stopped:
+                pen.canceled()
+            except runs.LostRun:
+                raise
+            except Exception as error:  # the boundary: whatever it is, the row says so
+                log.exception("run %s failed", run_id)
+                pen.log(f"{type(error).__name__}: {error}")
+                pen.fail(
+                    f"An unexpected error: {type(error).__name__}",
+                    advice="The server's log has the details. The run can be resumed.",
+                )
+            else:
+                pen.finish(result)
+    except runs.LostRun:
+        log.warning("run %s was taken over by another worker", run_id)
+    return True
+
+
+@contextmanager
+def _beating(pen: runs.Work) -> Iterator[None]:
+    """Beat the run's heart from a thread, so that long computations do not look like death."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            try:
+                pen.heartbeat()
+            except runs.LostRun:
+                break
+            except DatabaseError:
+                log.warning("run %s: heartbeat not written", pen.run.pk, exc_info=True)
+                connection.close()
+        connection.close()
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{pen.run.pk}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,89 @@
+"""What every response shares: health probes, htmx headers, errors as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.contrib.messages import get_messages
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
+from django_htmx.http import HttpResponseClientRedirect
+from redis import Redis, RedisError
+
+from annotator.errors import AppError
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def health(get_response: Handler) -> Handler:
+    """Answer probes first, so that they need neither a host name nor a session.
+
+    ``/healthz``: the process runs. ``/readyz``: it reaches PostgreSQL and Redis.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path == "/healthz":
+            return JsonResponse({"status": "ok"})
+        if request.path == "/readyz":
+            checks = {"postgresql": _postgresql_answers(), "redis": _redis_answers()}
+            ready = all(checks.values())
+            body = {"status": "ready" if ready else "not ready", **checks}
+            return JsonResponse(body, status=200 if ready else 503)
+        return get_response(request)
+
+    return middleware
+
+
+def _postgresql_answers() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        connection.close()
+        return False
+    return True
+
+
+def _redis_answers() -> bool:
+    from django.conf import settings
+
+    try:
+        with Redis.from_url(settings.REDIS_URL, socket_timeout=2) as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
+
+
+def htmx(get_response: Handler) -> Handler:
+    """Fragments are cached apart from pages; redirects move the whole page."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        patch_vary_headers(response, ["HX-Request"])
+        if request.htmx and response.status_code in (301, 302, 303):
+            # An XMLHttpRequest would follow the redirect and swap a page into a fragment.
+            return HttpResponseClientRedirect(response.headers["Location"])
+        return response
+
+    return middleware
+
+
+class app_errors:  # noqa: N801 - middleware are named like functions in this module
+    """Turn an ``AppError`` from a view into a page, a fragment or JSON with its status."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponse | None:
+        if not isinstance(exception, AppError):
+            return None
+        context = {"error": exception, "messages": get_messages(request)}
+        name = "error.html#note" if request.htmx else "error.html"
+        return render(request, name, context, status=exception.status)

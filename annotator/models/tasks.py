@@ -1,0 +1,95 @@
+"""What is to be judged, and who holds it now."""
+
+from __future__ import annotations
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+
+from annotator.models.people import Rater
+from annotator.models.projects import Project
+from annotator.models.prompts import Prompt
+
+
+class Task(models.Model):
+    """A question about some responses of one prompt.
+
+    ``free`` is the number of places nobody holds: overlap - counted judgments - live leases.
+    Only services.queue changes it, in the transaction that changes the other two, so that a
+    partial index on it is the whole queue.
+    """
+
+    project = models.ForeignKey(
+        Project, models.CASCADE, related_name="tasks", db_constraint=False, db_index=False
+    )
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="tasks")
+    kind = models.CharField(max_length=20, default="pairwise")
+    # The responses in canonical order: verdicts refer to them by place in this list.
+    response_ids = ArrayField(models.BigIntegerField())
+    content_hash = models.BinaryField(max_length=16)
+    overlap = models.PositiveSmallIntegerField(default=1)
+    judged = models.PositiveSmallIntegerField(default=0)
+    free = models.SmallIntegerField(default=1)
+    priority = models.IntegerField(default=0)
+    position = models.BigIntegerField(default=0)  # order within a priority
+    is_gold = models.BooleanField(default=False)
+    gold = models.JSONField(null=True)
+    import_run_id = models.BigIntegerField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "content_hash"], name="one_task_per_hash"),
+        ]
+        indexes = [
+            # The queue: an index-only pick in hand-out order among tasks with a free place.
+            models.Index(
+                "project", F("priority") * -1, "position", "id",
+                name="task_queue", condition=Q(free__gt=0),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"task {self.pk}"
+
+
+class AssignmentState(models.TextChoices):
+    LEASED = "leased", "Held"
+    SUBMITTED = "submitted", "Submitted"
+    SKIPPED = "skipped", "Skipped"
+    EXPIRED = "expired", "Given back"
+
+
+class Assignment(models.Model):
+    """One rater's lease on one task: what was shown, in which order, when, and the draft."""
+
+    project = models.ForeignKey(
+        Project, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    task = models.ForeignKey(Task, models.CASCADE, related_name="assignments", db_index=False)
+    rater = models.ForeignKey(Rater, models.CASCADE, related_name="assignments", db_index=False)
+    state = models.CharField(max_length=10, choices=AssignmentState)
+    seed = models.BigIntegerField()
+    # Places in Task.response_ids in the order shown: [1, 0] shows the second response as A.
+    shown_order = ArrayField(models.SmallIntegerField())
+    leased_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    first_paint_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
+    draft = models.JSONField(null=True)
+    draft_at = models.DateTimeField(null=True)
+    skip_reason = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["task", "rater"], name="one_assignment_per_rater")
+        ]
+        indexes = [
+            models.Index(
+                fields=["project", "expires_at"], name="assignment_live", condition=Q(state="leased")
+            ),
+            models.Index(fields=["rater", "state", "-closed_at"], name="assignment_history"),
+        ]
+
+    def __str__(self) -> str:
+        return f"assignment {self.pk}"

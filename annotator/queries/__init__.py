@@ -1,0 +1,1 @@
+"""Reading: querysets and frozen dataclasses shaped for one page."""

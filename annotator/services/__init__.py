@@ -1,0 +1,1 @@
+"""Writing. One module per noun, functions are verbs; each opens its own transaction."""

@@ -1,0 +1,249 @@
+"""Handing out tasks: exact overlap, no task twice to one rater, cost independent of size.
+
+How it stays exact
+    ``Task.free`` is overlap - counted judgments - live leases. Every change of it happens under
+    the task's row lock, in the transaction that changes the judgment or the lease.
+
+How it stays fast
+    The pick walks a partial index over tasks with a free place, in hand-out order. A rater who
+    is far ahead of the others would walk over every open task already had; the rater's
+    low-water mark skips them. A place that becomes free again before a mark moves the mark back.
+
+Lock order is task before rater, and a pick never waits for a task (SKIP LOCKED), so the queue
+cannot deadlock with itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from django.db import connection, transaction
+
+from annotator.models import Rater
+
+# A mark is exact when set and goes stale by one task per claim: this bounds the walk.
+CLAIMS_PER_MARK: Final = 40
+SWEEP_LIMIT: Final = 50
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A task held by a rater. ``shown_order`` lists places in ``Task.response_ids``."""
+
+    assignment_id: int
+    task_id: int
+    shown_order: list[int]
+    expires_at: datetime
+    draft: dict[str, Any] | None
+
+
+HELD_SQL: Final = """
+    SELECT id, task_id, shown_order, expires_at, draft
+    FROM annotator_assignment
+    WHERE rater_id = %s AND state = 'leased' AND expires_at > now()
+    ORDER BY leased_at DESC, id DESC LIMIT 1
+"""
+
+# The scalar subquery is never flattened into a join: one index probe per walked task, whatever
+# the planner thinks of the table sizes.
+OPEN_TASKS: Final = """
+    FROM annotator_task t
+    WHERE t.project_id = %(project)s AND t.free > 0
+      AND (t.priority * -1, t.position, t.id) >= (%(rank)s, %(position)s, %(task)s)
+      AND COALESCE((SELECT a.state <> 'expired' FROM annotator_assignment a
+                    WHERE a.task_id = t.id AND a.rater_id = %(rater)s), false) = false
+    ORDER BY t.priority * -1, t.position, t.id
+    LIMIT 1
+"""
+
+CLAIM_SQL: Final = f"""
+    WITH picked AS (
+        SELECT t.id {OPEN_TASKS} FOR UPDATE OF t SKIP LOCKED
+    ), taken AS (
+        UPDATE annotator_task t SET free = t.free - 1
+        FROM picked WHERE t.id = picked.id
+        RETURNING t.id, cardinality(t.response_ids) AS size
+    )
+    INSERT INTO annotator_assignment AS held
+        (project_id, task_id, rater_id, state, seed, shown_order, leased_at, expires_at,
+         first_paint_at, skip_reason)
+    SELECT %(project)s, taken.id, %(rater)s, 'leased', %(seed)s,
+           (SELECT array_agg(place ORDER BY md5(%(seed)s::text || ':' || place))
+            FROM generate_series(0, taken.size - 1) AS place),
+           now(), now() + make_interval(mins => %(minutes)s), now(), ''
+    FROM taken
+    ON CONFLICT (task_id, rater_id) DO UPDATE  -- had it before and let it expire: as it was
+        SET state = 'leased', leased_at = now(), closed_at = NULL,
+            expires_at = excluded.expires_at
+    RETURNING held.id, held.task_id, held.shown_order, held.expires_at, held.draft
+"""
+
+# The first and the last place in hand-out order, as (priority * -1, position, id).
+TOP: Final = (-(2**31), -(2**63), 0)
+END: Final = (2**31 - 1, 2**63 - 1, 2**63 - 1)
+
+
+def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
+    """The task this rater holds, else the next one, leased now; None when there is none.
+
+    Two requests of one rater at once get the same task: the rater's row is locked first.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        # A lease lost in a crash only means that the task is handed out again: not worth a sync.
+        cursor.execute("SET LOCAL synchronous_commit = off")
+        sweep_expired(project_id=rater.project_id)
+        mark, claims = _lock_mark(cursor, rater.pk)
+        cursor.execute(HELD_SQL, [rater.pk])
+        row = cursor.fetchone()
+        if row is None:
+            row = _claim(cursor, rater=rater, minutes=lease_minutes, mark=mark, claims=claims)
+    return Lease(*row) if row else None
+
+
+def _lock_mark(cursor: Any, rater_id: int) -> tuple[tuple[int, int, int], int]:
+    cursor.execute(
+        "SELECT mark_priority, mark_position, mark_task_id, claims_since_mark"
+        " FROM annotator_rater WHERE id = %s FOR NO KEY UPDATE",
+        [rater_id],
+    )
+    priority, position, task_id, claims = cursor.fetchone()
+    return (TOP if priority is None else (-priority, position, task_id)), claims
+
+
+def _claim(
+    cursor: Any, *, rater: Rater, minutes: int, mark: tuple[int, int, int], claims: int
+) -> tuple | None:
+    values = {
+        "project": rater.project_id,
+        "rater": rater.pk,
+        "minutes": minutes,
+        "seed": secrets.randbits(62),
+        "rank": mark[0],
+        "position": mark[1],
+        "task": mark[2],
+    }
+    cursor.execute(CLAIM_SQL, values)
+    row = cursor.fetchone()
+    if row is None or claims + 1 >= CLAIMS_PER_MARK:
+        _set_mark(cursor, values)
+    else:
+        cursor.execute(
+            "UPDATE annotator_rater SET claims_since_mark = claims_since_mark + 1 WHERE id = %s",
+            [rater.pk],
+        )
+    return row
+
+
+def _set_mark(cursor: Any, values: dict[str, Any]) -> None:
+    """Move the mark to the first open task not yet had; locked ones count, so none is lost."""
+    cursor.execute(f"SELECT t.priority * -1, t.position, t.id {OPEN_TASKS}", values)
+    rank, position, task_id = cursor.fetchone() or END
+    cursor.execute(
+        "UPDATE annotator_rater SET mark_priority = %s, mark_position = %s, mark_task_id = %s,"
+        " claims_since_mark = 0 WHERE id = %s",
+        [-rank, position, task_id, values["rater"]],
+    )
+
+
+def sweep_expired(*, project_id: int) -> int:
+    """Give back the places of leases that ran out; drafts stay. Returns how many.
+
+    Every claim does this first, so leases expire without a clock process. Costs one index
+    probe when there is nothing to do.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH gone AS (
+                SELECT id, task_id FROM annotator_assignment
+                WHERE project_id = %s AND state = 'leased' AND expires_at <= now()
+                ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+            )
+            UPDATE annotator_assignment a SET state = 'expired', closed_at = now()
+            FROM gone WHERE a.id = gone.id RETURNING a.task_id
+            """,
+            [project_id, SWEEP_LIMIT],
+        )
+        tasks = [row[0] for row in cursor.fetchall()]
+        if tasks:
+            give_back_places(project_id=project_id, task_ids=tasks)
+    return len(tasks)
+
+
+def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
+    """One place of each task is free again; marks that lie beyond the first move back to it.
+
+    All tasks are locked before any rater, and every rater of the project is locked before its
+    mark is read: a claim under way may be about to move a mark past a place it cannot see yet.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM annotator_task WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+            [task_ids],
+        )
+        cursor.execute(
+            "UPDATE annotator_task SET free = free + 1 WHERE id = ANY(%s)"
+            " RETURNING priority * -1, position, id",
+            [task_ids],
+        )
+        rank, position, task_id = min(cursor.fetchall())
+        cursor.execute(
+            "SELECT id FROM annotator_rater WHERE project_id = %s AND kind = 'human'"
+            " ORDER BY id FOR NO KEY UPDATE",
+            [project_id],
+        )
+        cursor.execute(
+            """
+            UPDATE annotator_rater
+            SET mark_priority = %(priority)s, mark_position = %(position)s,
+                mark_task_id = %(task)s
+            WHERE project_id = %(project)s AND kind = 'human' AND mark_priority IS NOT NULL
+              AND (mark_priority * -1, mark_position, mark_task_id)
+                  > (%(rank)s, %(position)s, %(task)s)
+            """,
+            {
+                "project": project_id,
+                "rank": rank,
+                "priority": -rank,
+                "position": position,
+                "task": task_id,
+            },
+        )
+
+
+def take_place(*, task_id: int) -> bool:
+    """Take a free place of a task for a verdict that came after its lease; False when none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE annotator_task SET free = free - 1 WHERE id = %s AND free > 0", [task_id]
+        )
+        return cursor.rowcount == 1
+
+
+def reset_marks(*, project_id: int) -> None:
+    """Forget every low-water mark: after an import, or when priorities or overlap changed.
+
+    Touches every rater, also those without a mark: see ``give_back_places``.
+    """
+    Rater.objects.filter(project_id=project_id, kind=Rater.Kind.HUMAN).update(
+        mark_priority=None, mark_position=None, mark_task_id=None, claims_since_mark=0
+    )
+
+
+def set_overlap(*, project_id: int, overlap: int) -> int:
+    """Ask for another number of judgments on every task of a project. Returns tasks changed.
+
+    Judgments that are in stay in: a task that has more than it now needs keeps them.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE annotator_task SET free = free + (%(new)s - overlap), overlap = %(new)s"
+            " WHERE project_id = %(project)s AND overlap <> %(new)s",
+            {"new": overlap, "project": project_id},
+        )
+        changed = cursor.rowcount
+        reset_marks(project_id=project_id)
+    return changed

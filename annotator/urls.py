@@ -1,0 +1,75 @@
+"""Every address of the product. A verb in the address is the same verb in view and service."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from annotator.api import api
+from annotator.views import (
+    accounts,
+    annotate,
+    datasets,
+    imports,
+    members,
+    overview,
+    projects,
+    rewards,
+    runs,
+)
+
+project = [
+    path("", overview.overview, name="overview"),
+    path("settings/", projects.settings, name="settings"),
+    path("archive/", projects.archive, name="project_archive"),
+    path("members/", members.members, name="members"),
+    path("members/<int:membership_id>/", members.change, name="member_change"),
+    path("members/invite/", members.invite, name="invite"),
+    path("members/invitations/<int:invitation_id>/revoke/", members.revoke, name="invite_revoke"),
+    path("annotate/", annotate.annotate, name="annotate"),
+    path("annotate/undo/", annotate.undo, name="undo"),
+    path("annotate/<int:assignment_id>/", annotate.answer, name="answer"),
+    path("annotate/<int:assignment_id>/skip/", annotate.skip, name="skip"),
+    path("annotate/<int:assignment_id>/draft/", annotate.draft, name="draft"),
+    path("annotate/<int:assignment_id>/reopen/", annotate.reopen, name="reopen"),
+    path("judgments/", annotate.history, name="history"),
+    path("imports/", imports.imports, name="imports"),
+    path("imports/new/", imports.new, name="import_new"),
+    path("imports/<int:run_id>/bad-rows.csv", imports.bad_rows, name="import_bad_rows"),
+    path("imports/<int:run_id>/undo/", imports.undo, name="import_undo"),
+    path("runs/", runs.runs, name="runs"),
+    path("runs/<int:run_id>/", runs.run, name="run"),
+    path("runs/<int:run_id>/log.txt", runs.log, name="run_log"),
+    path("runs/<int:run_id>/cancel/", runs.cancel, name="run_cancel"),
+    path("runs/<int:run_id>/resume/", runs.resume, name="run_resume"),
+    path("runs/<int:run_id>/retry/", runs.retry, name="run_retry"),
+    path("reward-models/", rewards.reward_models, name="reward_models"),
+    path("reward-models/train/", rewards.train, name="train"),
+    path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),
+    path(
+        "reward-models/<int:number>/artifact.zip",
+        rewards.artifact,
+        name="reward_model_artifact",
+    ),
+    path("datasets/", datasets.datasets, name="datasets"),
+    path("datasets/export/", datasets.export, name="export"),
+    path("datasets/<int:number>/", datasets.dataset, name="dataset"),
+    path(
+        "datasets/<int:number>/files/<str:name>", datasets.download, name="dataset_download"
+    ),
+]
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="projects"), name="home"),
+    path("projects/", projects.projects, name="projects"),
+    path("projects/new/", projects.new, name="project_new"),
+    path("invitations/<str:token>/", members.invitation, name="invitation"),
+    path("preferences/", accounts.preferences, name="preferences"),
+    path("preferences/tokens/", accounts.tokens, name="tokens"),
+    path("preferences/tokens/<int:token_id>/revoke/", accounts.revoke_token, name="token_revoke"),
+    path("p/<slug:slug>/", include(project)),
+    path("api/v1/", api.urls),
+    path("accounts/", include("allauth.urls")),
+    path("operator/", admin.site.urls),
+]

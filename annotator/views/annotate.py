@@ -1,0 +1,190 @@
+"""The desk: one task, its verdict, the next task. One request between two judgments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from annotator.errors import AppError
+from annotator.forms.judgments import JudgmentForm
+from annotator.models import Rater, Role
+from annotator.queries import annotation
+from annotator.services import judgments, queue, raters
+from annotator.views.helpers import Access, project_page
+
+
+@require_GET
+@project_page(Role.ANNOTATOR)
+def annotate(request: HttpRequest, access: Access) -> HttpResponse:
+    """The task this person holds, or the next one, or why there is none."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    asked = request.GET.get("assignment", "")
+    if asked.isdecimal():
+        desk = annotation.desk(assignment_id=int(asked), rater=rater)
+        if desk is not None:
+            return _show(request, access, rater, desk)
+    return _show_next(request, access, rater)
+
+
+@require_POST
+@project_page(Role.ANNOTATOR)
+def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
+    """Save and next."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    form = JudgmentForm(request.POST, options=access.project.options)
+    if not form.is_valid():
+        return _refuse(request, access, rater, assignment_id, form)
+    shown_order = _shown_order(assignment_id, rater)
+    done = judgments.submit(
+        assignment_id=assignment_id, rater=rater, verdict=form.verdict(shown_order)
+    )
+    late = not done.is_counted and not done.was_repeat
+    return _next(request, access, rater, late=late)
+
+
+@require_POST
+@project_page(Role.ANNOTATOR)
+def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
+    """Give the task to someone else, saying why, and go on."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    judgments.skip(
+        assignment_id=assignment_id, rater=rater, reason=request.POST.get("reason", "")
+    )
+    return _next(request, access, rater)
+
+
+@require_POST
+@project_page(Role.ANNOTATOR)
+def undo(request: HttpRequest, access: Access) -> HttpResponse:
+    """Reopen the last task with its answers."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    minutes = access.project.options.lease_minutes
+    try:
+        assignment = judgments.undo(rater=rater, lease_minutes=minutes)
+    except AppError as error:
+        if not request.htmx:
+            messages.info(request, error.message)
+        return _next(request, access, rater, note=error.message)
+    return _open(request, access, rater, assignment.pk)
+
+
+@require_POST
+@project_page(Role.ANNOTATOR)
+def reopen(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
+    """Correct one of one's own past judgments."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    assignment = judgments.reopen(
+        assignment_id=assignment_id,
+        rater=rater,
+        lease_minutes=access.project.options.lease_minutes,
+    )
+    return _open(request, access, rater, assignment.pk)
+
+
+@require_POST
+@project_page(Role.ANNOTATOR)
+def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
+    """Keep unfinished answers; answers with the line that says so."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    kept = judgments.save_draft(
+        assignment_id=assignment_id,
+        rater=rater,
+        draft={
+            "verdict": request.POST.get("verdict", ""),
+            "both_bad": "both_bad" in request.POST,
+            "why": request.POST.get("why", "")[: judgments.MAX_RATIONALE],
+        },
+        lease_minutes=access.project.options.lease_minutes,
+    )
+    desk = annotation.desk(assignment_id=assignment_id, rater=rater) if kept else None
+    return render(request, "annotate/pair.html#saved", {"desk": desk, "swap": True})
+
+
+@require_GET
+@project_page(Role.ANNOTATOR)
+def history(request: HttpRequest, access: Access) -> HttpResponse:
+    """One's own judgments, newest first; each can be opened and corrected."""
+    rater = raters.for_member(project=access.project, user=request.user)
+    before = request.GET.get("before", "")
+    rows = annotation.history(rater=rater, before=int(before) if before.isdecimal() else None)
+    context = {"rows": rows, "rater": rater}
+    return render(request, "annotate/history.html", context)
+
+
+def _shown_order(assignment_id: int, rater: Rater) -> list[int]:
+    order = (
+        rater.assignments.filter(pk=assignment_id).values_list("shown_order", flat=True).first()
+    )
+    if order is None:
+        raise Http404("not this rater's assignment")
+    return order
+
+
+def _refuse(
+    request: HttpRequest, access: Access, rater: Rater, assignment_id: int, form: JudgmentForm
+) -> HttpResponse:
+    """The same task again, the answers as they were, and what is missing."""
+    desk = annotation.desk(assignment_id=assignment_id, rater=rater)
+    if desk is None:
+        raise Http404("not this rater's assignment")
+    desk.draft.update(
+        verdict=request.POST.get("verdict", ""),
+        both_bad="both_bad" in request.POST,
+        why=request.POST.get("why", ""),
+    )
+    return _show(request, access, rater, desk, form=form, status=422)
+
+
+def _next(
+    request: HttpRequest, access: Access, rater: Rater, *, late: bool = False, note: str = ""
+) -> HttpResponse:
+    if request.htmx:
+        return _show_next(request, access, rater, late=late, note=note)
+    if late:
+        messages.warning(request, "That task was no longer held for you: saved as an extra.")
+    return redirect("annotate", slug=access.project.slug)
+
+
+def _open(
+    request: HttpRequest, access: Access, rater: Rater, assignment_id: int
+) -> HttpResponse:
+    if request.htmx and request.htmx.target == "work":
+        desk = annotation.desk(assignment_id=assignment_id, rater=rater)
+        return _show(request, access, rater, desk, note="Reopened with your answers.")
+    url = reverse("annotate", args=[access.project.slug])
+    return redirect(f"{url}?assignment={assignment_id}")
+
+
+def _show_next(
+    request: HttpRequest, access: Access, rater: Rater, **context: Any
+) -> HttpResponse:
+    lease = queue.claim_next(rater=rater, lease_minutes=access.project.options.lease_minutes)
+    desk = lease and annotation.desk(assignment_id=lease.assignment_id, rater=rater)
+    return _show(request, access, rater, desk, **context)
+
+
+def _show(
+    request: HttpRequest,
+    access: Access,
+    rater: Rater,
+    desk: annotation.Desk | None,
+    *,
+    status: int = 200,
+    **context: Any,
+) -> HttpResponse:
+    context |= {
+        "access": access,
+        "desk": desk,
+        "options": access.project.options,
+        "progress": annotation.progress(project=access.project, rater=rater),
+        "choices": annotation.CHOICES,
+    }
+    if desk is None:
+        context["next_free_at"] = annotation.next_free_at(project=access.project)
+    name = "annotate/pair.html#work" if request.htmx else "annotate/pair.html"
+    return render(request, name, context, status=status)

@@ -1,0 +1,107 @@
+"""Rows for tests: functions with defaults, each a complete and legal little world."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Any
+
+from annotator.models import (
+    Membership,
+    Project,
+    ProjectSettings,
+    Prompt,
+    Rater,
+    Response,
+    Role,
+    Task,
+    User,
+)
+from annotator.services import raters
+
+_number = itertools.count(1)
+
+
+def user(name: str = "", **fields: Any) -> User:
+    number = next(_number)
+    return User.objects.create_user(
+        email=fields.pop("email", f"person{number}@example.org"),
+        password=fields.pop("password", "correct horse battery"),
+        name=name or f"Person {number}",
+        **fields,
+    )
+
+
+def project(slug: str = "", *, settings: dict[str, Any] | None = None, **fields: Any) -> Project:
+    options = ProjectSettings.model_validate(settings or {})
+    slug = slug or f"project-{next(_number)}"
+    return Project.objects.create(
+        slug=slug,
+        name=fields.pop("name", slug.replace("-", " ").capitalize()),
+        settings=options.model_dump(mode="json"),
+        **fields,
+    )
+
+
+def member(in_project: Project, role: Role = Role.ANNOTATOR, **fields: Any) -> User:
+    person = user(**fields)
+    Membership.objects.create(project=in_project, user=person, role=role)
+    return person
+
+
+def rater(in_project: Project, role: Role = Role.ANNOTATOR, **fields: Any) -> Rater:
+    """A person who judges in the project."""
+    return raters.for_member(project=in_project, user=member(in_project, role, **fields))
+
+
+def digest(*parts: str) -> bytes:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
+
+
+def prompt(
+    in_project: Project, text: str = "", *, split: str = "train", **fields: Any
+) -> Prompt:
+    text = text or f"Question {next(_number)}?"
+    messages = fields.pop("messages", [{"role": "user", "content": text}])
+    return Prompt.objects.create(
+        project=in_project,
+        content_hash=digest(repr(messages)),
+        messages=messages,
+        split=split,
+        **fields,
+    )
+
+
+def response(to: Prompt, text: str = "", **fields: Any) -> Response:
+    text = text or f"Answer {next(_number)}."
+    return Response.objects.create(
+        project=to.project,
+        prompt=to,
+        content_hash=digest(text, fields.get("generator", "")),
+        text=text,
+        **fields,
+    )
+
+
+def pairwise_task(
+    in_project: Project,
+    *,
+    texts: tuple[str, str] = ("", ""),
+    of: Prompt | None = None,
+    **fields: Any,
+) -> Task:
+    """One prompt with two responses and a task about them, overlap from the project."""
+    of = of or prompt(in_project)
+    responses = [response(of, text) for text in texts]
+    overlap = fields.pop("overlap", in_project.options.overlap)
+    number = next(_number)
+    return Task.objects.create(
+        project=in_project,
+        prompt=of,
+        response_ids=[one.pk for one in responses],
+        content_hash=digest("task", str(number)),
+        overlap=overlap,
+        free=overlap,
+        position=fields.pop("position", number),
+        **fields,
+    )
