@@ -44,7 +44,7 @@ class JudgmentForm(forms.Form):
             raise forms.ValidationError("Say why in a few words.")
         return "" if self.options.rationale == "off" else why
 
-    def verdict(self, shown_order: list[int]) -> Verdict:
+    def to_verdict(self, shown_order: list[int]) -> Verdict:
         """The verdict in canonical order, given the order in which the answers were shown."""
         return pairwise_verdict(
             choice=self.cleaned_data["verdict"],

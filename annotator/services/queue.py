@@ -37,11 +37,10 @@ class Lease:
     task_id: int
     shown_order: list[int]
     expires_at: datetime
-    draft: dict[str, Any] | None
 
 
 HELD_SQL: Final = """
-    SELECT id, task_id, shown_order, expires_at, draft
+    SELECT id, task_id, shown_order, expires_at
     FROM annotator_assignment
     WHERE rater_id = %s AND state = 'leased' AND expires_at > now()
     ORDER BY leased_at DESC, id DESC LIMIT 1
@@ -66,6 +65,9 @@ CLAIM_SQL: Final = f"""
         UPDATE annotator_task t SET free = t.free - 1
         FROM picked WHERE t.id = picked.id
         RETURNING t.id, cardinality(t.response_ids) AS size
+    ), counted AS (
+        UPDATE annotator_rater SET claims_since_mark = claims_since_mark + 1
+        WHERE id = %(rater)s AND EXISTS (SELECT FROM taken)
     )
     INSERT INTO annotator_assignment AS held
         (project_id, task_id, rater_id, state, seed, shown_order, leased_at, expires_at,
@@ -78,7 +80,7 @@ CLAIM_SQL: Final = f"""
     ON CONFLICT (task_id, rater_id) DO UPDATE  -- had it before and let it expire: as it was
         SET state = 'leased', leased_at = now(), closed_at = NULL,
             expires_at = excluded.expires_at
-    RETURNING held.id, held.task_id, held.shown_order, held.expires_at, held.draft
+    RETURNING held.id, held.task_id, held.shown_order, held.expires_at
 """
 
 # The first and the last place in hand-out order, as (priority * -1, position, id).
@@ -92,8 +94,6 @@ def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
     Two requests of one rater at once get the same task: the rater's row is locked first.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        # A lease lost in a crash only means that the task is handed out again: not worth a sync.
-        cursor.execute("SET LOCAL synchronous_commit = off")
         sweep_expired(project_id=rater.project_id)
         mark, claims = _lock_mark(cursor, rater.pk)
         cursor.execute(HELD_SQL, [rater.pk])
@@ -104,12 +104,14 @@ def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
 
 
 def _lock_mark(cursor: Any, rater_id: int) -> tuple[tuple[int, int, int], int]:
+    # A lease lost in a crash only means that the task is handed out again: not worth a sync.
     cursor.execute(
-        "SELECT mark_priority, mark_position, mark_task_id, claims_since_mark"
+        "SELECT mark_priority, mark_position, mark_task_id, claims_since_mark,"
+        " set_config('synchronous_commit', 'off', true)"
         " FROM annotator_rater WHERE id = %s FOR NO KEY UPDATE",
         [rater_id],
     )
-    priority, position, task_id, claims = cursor.fetchone()
+    priority, position, task_id, claims, _ = cursor.fetchone()
     return (TOP if priority is None else (-priority, position, task_id)), claims
 
 
@@ -129,11 +131,6 @@ def _claim(
     row = cursor.fetchone()
     if row is None or claims + 1 >= CLAIMS_PER_MARK:
         _set_mark(cursor, values)
-    else:
-        cursor.execute(
-            "UPDATE annotator_rater SET claims_since_mark = claims_since_mark + 1 WHERE id = %s",
-            [rater.pk],
-        )
     return row
 
 
@@ -154,7 +151,7 @@ def sweep_expired(*, project_id: int) -> int:
     Every claim does this first, so leases expire without a clock process. Costs one index
     probe when there is nothing to do.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
         cursor.execute(
             """
             WITH gone AS (
@@ -179,7 +176,7 @@ def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
     All tasks are locked before any rater, and every rater of the project is locked before its
     mark is read: a claim under way may be about to move a mark past a place it cannot see yet.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM annotator_task WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
             [task_ids],

@@ -41,7 +41,7 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
         return _refuse(request, access, rater, assignment_id, form)
     shown_order = _shown_order(assignment_id, rater)
     done = judgments.submit(
-        assignment_id=assignment_id, rater=rater, verdict=form.verdict(shown_order)
+        assignment_id=assignment_id, rater=rater, verdict=form.to_verdict(shown_order)
     )
     late = not done.is_counted and not done.was_repeat
     return _next(request, access, rater, late=late)
