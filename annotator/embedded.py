@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from annotator.embedded_process import (
     POLL,
@@ -43,6 +43,7 @@ __all__ = ["EmbeddedError", "ServerStatus", "Services", "celery_url", "ensure", 
 READY_TIMEOUT: Final = 300.0  # seconds; replaying the log after a crash can take minutes
 SILENT_TIMEOUT: Final = 3.0  # seconds that a live server may go without a socket
 STOP_TIMEOUT: Final = 60.0
+KILL_TIMEOUT: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ def celery_url(redis_url: str) -> str:
     parts = urlsplit(redis_url)
     if parts.scheme != "unix":
         return redis_url
-    options = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair)
-    path = quote(unquote(parts.path), safe="/")
-    return f"redis+socket://{path}?virtual_host={options.get('db', '0')}"
+    options = dict(parse_qsl(parts.query))
+    options["virtual_host"] = options.pop("db", "0")
+    return f"redis+socket://{parts.netloc}{parts.path}?{urlencode(options)}"
 
 
 def _status(server: Server, run: Path | None) -> ServerStatus:
@@ -131,8 +132,8 @@ def _hold_path(server: Server) -> Path:
 
 
 def _ensure_server(server: Server, account: Account, started: list[str]) -> str:
-    if server.data.exists() and server.data.stat().st_uid not in (account.uid,):
-        raise EmbeddedError(f"{server.data} belongs to another user: run as that user or as root")
+    if server.data.exists() and server.data.stat().st_uid != account.uid:
+        raise EmbeddedError(f"{server.data} belongs to another user: run as that one or as root")
     run = socket_folder(server.var, account)
     if run is not None and server.is_ready(run):
         return server.url(run)
@@ -174,7 +175,8 @@ def _start_server(server: Server, account: Account, run: Path, lock: int) -> Non
     try:
         able = give_access(account, folders=[server.data, run], programs=server.programs())
         server.prepare(able, lock)
-        server.socket(run).unlink(missing_ok=True)
+        for leftover in run.glob(f"{server.socket(run).name}*"):
+            leftover.unlink()  # PostgreSQL's .lock beside it would count if its pid is reused
         spawn_server(server.command(run), account=able, hold=hold, folder=server.data, log=log)
     finally:
         os.close(hold)  # the server has its own copy by now
@@ -186,15 +188,21 @@ def _start_server(server: Server, account: Account, run: Path, lock: int) -> Non
 
 def _stop_server(server: Server) -> None:
     """Ask, then insist; both servers recover from being killed."""
-    steps = ((server.stop_signal, STOP_TIMEOUT), (signal.SIGKILL, 10.0))
-    for number, patience in steps:
-        pids = server_pids(server.process, server.data)
-        signal_pids(pids if number == signal.SIGKILL else pids[:1], number)
-        if _wait(lambda: not is_held(_hold_path(server)), patience) and _wait(
-            lambda: not server_pids(server.process, server.data), patience
-        ):
+
+    def is_gone() -> bool:
+        return not is_held(_hold_path(server)) and not server_pids(server.process, server.data)
+
+    leader = server.leader(server_pids(server.process, server.data))
+    if leader is not None:
+        signal_pids([leader], server.stop_signal)
+        if _wait(is_gone, STOP_TIMEOUT):
             return
-    raise EmbeddedError(f"{server.label} in {server.data} does not stop")
+    signal_pids(server_pids(server.process, server.data), signal.SIGKILL)
+    if not _wait(is_gone, KILL_TIMEOUT):
+        raise EmbeddedError(
+            f"{server.label} in {server.data} does not stop, or runs where its processes cannot be "
+            "seen from here (in a container?): stop it there"
+        )
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -80,7 +80,13 @@ def is_held(path: Path) -> bool:
 
 
 def _try_lock(path: Path, kind: int) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError as error:
+        raise EmbeddedError(
+            f"{path} belongs to another user: run as that one or as root"
+        ) from error
+    hand_over(path)
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         # The folder may have been deleted and made again while we waited.
@@ -219,9 +225,15 @@ def make_folder(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o755)
         path.chmod(0o755)  # whatever the umask: the servers' account has to pass
-        if os.geteuid() == 0:
-            above = path.parent.stat()
-            os.chown(path, above.st_uid, above.st_gid)
+        hand_over(path)
+
+
+def hand_over(path: Path) -> None:
+    """As root, give ``path`` to the owner of its folder, who may want to go on without root."""
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile, with all of var/
+            os.chown(path, above.st_uid, above.st_gid, follow_symlinks=False)
 
 
 # The folder for sockets ---------------------------------------------------------------------
@@ -252,23 +264,25 @@ def make_socket_folder(var: Path, account: Account) -> Path:
     link = var / "run"
     if link.is_symlink() or link.is_file():
         link.unlink()
-    if PLAIN_PATH.fullmatch(str(link)) and _fits(link):
+    if _fits(link):
         link.mkdir(mode=0o700, exist_ok=True)
         folder = link
     else:
         if link.is_dir():
             shutil.rmtree(link)
-        parents = (tempfile.gettempdir(), "/tmp")  # /tmp: TMPDIR may be long itself
+        parents = (tempfile.gettempdir(), "/tmp")  # /tmp: TMPDIR may be long or odd itself
         parent = next(p for p in parents if _fits(Path(p, _short_prefix(var) + "12345678")))
         folder = Path(tempfile.mkdtemp(prefix=_short_prefix(var), dir=parent))
         link.symlink_to(folder)
+        hand_over(link)
     folder.chmod(0o700)
     account.own(folder)
     return folder
 
 
 def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder)) + SOCKET_NAME_ROOM <= SOCKET_PATH_LIMIT
+    short = len(os.fsencode(folder)) + SOCKET_NAME_ROOM <= SOCKET_PATH_LIMIT
+    return short and PLAIN_PATH.fullmatch(str(folder)) is not None
 
 
 def _short_prefix(var: Path) -> str:
@@ -282,19 +296,8 @@ def run_tool(
     command: Sequence[str], *, account: Account, lock: int, folder: Path, script: str = ""
 ) -> None:
     """Run a short command as ``account``; it keeps the start-up lock should we be killed."""
-    done = subprocess.run(
-        [*account.prefix, *command],
-        input=script,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=ENVIRONMENT,
-        pass_fds=(lock,),
-        umask=0o077,
-        check=False,
-        **account.popen_options(),
-    )
+    options = {"input": script, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = _run(command, account=account, keep=lock, folder=folder, text=True, **options)
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-12:])
         raise EmbeddedError(f"{Path(command[0]).name} failed ({done.returncode}):\n{tail}")
@@ -308,20 +311,36 @@ def spawn_server(
     The shell in between exits at once, so that the server is nobody's child: it outlives us and
     leaves no zombie behind in a long-lived web process.
     """
+    detached = ["/bin/sh", "-c", '"$@" &', "sh", *command]
     with log.open("wb") as output:
-        subprocess.run(
-            [*account.prefix, "/bin/sh", "-c", '"$@" &', "sh", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+        hand_over(log)
+        options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        done = _run(
+            detached, account=account, keep=hold, folder=folder, start_new_session=True, **options
+        )
+    if done.returncode != 0:
+        raise EmbeddedError(f"{command[0]} could not be started, see {log}")
+
+
+def _run(
+    command: Sequence[str], *, account: Account, keep: int, folder: Path, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [*account.prefix, *command],
             cwd=folder,
             env=ENVIRONMENT,
-            pass_fds=(hold,),
-            start_new_session=True,
+            pass_fds=(keep,),
             umask=0o077,
-            check=True,
+            check=False,
             **account.popen_options(),
+            **options,
         )
+    except OSError as error:  # for example a container that has no other account than root
+        raise EmbeddedError(
+            f"cannot run {command[0]} as uid {account.uid} ({error}): "
+            "run as an ordinary user, or set DATABASE_URL and REDIS_URL"
+        ) from error
 
 
 def server_pids(name: str, folder: Path) -> list[int]:

@@ -13,7 +13,9 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Protocol
@@ -61,13 +63,15 @@ class Server(Protocol):
     key: ClassVar[str]
     process: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
-    var: Path
 
+    @property
+    def var(self) -> Path: ...
     @property
     def data(self) -> Path: ...
     def programs(self) -> list[Path]: ...
     def prepare(self, account: Account, lock: int) -> None: ...
     def command(self, run: Path) -> list[str]: ...
+    def leader(self, pids: Sequence[int]) -> int | None: ...
     def is_ready(self, run: Path) -> bool: ...
     def finish(self, run: Path) -> None: ...
     def socket(self, run: Path) -> Path: ...
@@ -119,13 +123,10 @@ class Postgres:
         where = ["-D", str(fresh), "--encoding=UTF8", "--data-checksums"]
         command = [initdb, *where, *locale, *access, *settings]
         run_tool(command, account=account, lock=lock, folder=fresh)
-        script = (
-            f"CREATE ROLE {ROLE} LOGIN CREATEDB;\nCREATE DATABASE {DATABASE} OWNER {ROLE};\n"
-        )
-        single = [postgres, "--single", "-j", "-D", str(fresh), "-c", "logging_collector=off"]
-        for statement in script.splitlines():
-            command = [*single, "-c", "exit_on_error=on", "postgres"]
-            run_tool(command, account=account, lock=lock, folder=fresh, script=statement + "\n")
+        options = ["-c", "exit_on_error=on", "-c", "logging_collector=off"]
+        command = [postgres, "--single", "-D", str(fresh), *options, "postgres"]
+        script = f"CREATE ROLE {ROLE} LOGIN CREATEDB\nCREATE DATABASE {DATABASE} OWNER {ROLE}\n"
+        run_tool(command, account=account, lock=lock, folder=fresh, script=script)
 
     def command(self, run: Path) -> list[str]:
         quoted = str(run).replace('"', '""')
@@ -135,29 +136,41 @@ class Postgres:
         options = [part for setting in forced for part in ("-c", setting)]
         return [str(self.programs()[0]), "-D", str(self.data), *options]
 
+    def leader(self, pids: Sequence[int]) -> int | None:
+        """The postmaster among ``pids``; None when it is dead and its children are left."""
+        lines = self._pid_file()
+        return int(lines[0]) if lines and int(lines[0]) in pids else None
+
     def socket(self, run: Path) -> Path:
         return run / ".s.PGSQL.5432"
 
     def is_ready(self, run: Path) -> bool:
-        try:
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
+        lines = self._pid_file()
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
         with connection(self.socket(run)) as peer:
             return peer is not None and peer_pid(peer) in (None, int(lines[0]))
 
+    def _pid_file(self) -> list[str]:
+        """Lines of postmaster.pid: the pid first, the state eighth; none if it is torn or gone."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        return lines if lines and lines[0].strip().isdecimal() else []
+
     def finish(self, run: Path) -> None:
         """Make the role and the database again should someone have dropped them."""
         import psycopg
 
-        with psycopg.connect(host=str(run), user="postgres", dbname="postgres", autocommit=True) as c:
-            if not c.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-                c.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
-            found = c.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-            if not found.fetchone():
-                c.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+        url = f"postgresql:///postgres?host={quote(str(run), safe='/')}&user=postgres"
+        with psycopg.connect(url, autocommit=True) as database:
+            roles = "SELECT 1 FROM pg_roles WHERE rolname = %s"
+            if not database.execute(roles, [ROLE]).fetchone():
+                database.execute(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+            databases = "SELECT 1 FROM pg_database WHERE datname = %s"
+            if not database.execute(databases, [DATABASE]).fetchone():
+                database.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
 
     def url(self, run: Path) -> str:
         return f"postgresql:///{DATABASE}?host={quote(str(run), safe='/')}&user={ROLE}"
@@ -201,6 +214,9 @@ class Redis:
         flags = [part for key, value in options.items() for part in (f"--{key}", value)]
         return [str(self.programs()[0]), *flags]
 
+    def leader(self, pids: Sequence[int]) -> int | None:
+        return pids[0] if pids else None
+
     def socket(self, run: Path) -> Path:
         return run / "redis.sock"
 
@@ -210,7 +226,7 @@ class Redis:
                 return False
             try:
                 peer.sendall(b"PING\r\n")
-                return peer.recv(64).startswith(b"+PONG")
+                return bytes(peer.recv(64)).startswith(b"+PONG")
             except OSError:  # closed on us, or silent for PROBE_TIMEOUT: not ready
                 return False
 
@@ -225,7 +241,7 @@ def wheel_folder(package: str, variable: str) -> Path:
     """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise EmbeddedError(f"the package {package} is not installed: install it, or set {variable}")
+        raise EmbeddedError(f"{package} is not installed: install it, or set {variable}")
     return Path(spec.origin).resolve().parent
 
 
@@ -238,7 +254,7 @@ def small_shared_memory() -> bool:
 
 
 @contextlib.contextmanager
-def connection(path: Path):  # type: ignore[no-untyped-def]
+def connection(path: Path) -> Iterator[socket.socket | None]:
     """A connected socket, or None when nobody listens at ``path``."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(PROBE_TIMEOUT)
@@ -255,4 +271,4 @@ def peer_pid(peer: socket.socket) -> int | None:
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(raw[:4], "little" if os.sys.byteorder == "little" else "big")
+    return int.from_bytes(raw[:4], sys.byteorder)
