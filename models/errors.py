@@ -51,3 +51,9 @@ class WorkdirBusy(TrainingFailed):
     """Another process trains in the same working folder."""
 
     kind = "busy"
+
+
+class BadBackbone(ModelsError):
+    """A pretrained model that does not exist, cannot be reached or cannot be used."""
+
+    kind = "bad-backbone"

@@ -1,0 +1,145 @@
+"""What turns text into a score: a table of backbones and their options.
+
+A backbone is named by its key, and by an argument after a colon where it takes one:
+``hashing``, ``hf:distilbert-base-uncased``, ``hf:/srv/models/qwen``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.errors import BadOptions
+from rubrics.registry import Method, UnknownMethod, find
+
+TAKES_ARGUMENT: Final = frozenset({"hf"})
+
+
+class HashingOptions(BaseModel):
+    """Options of the hashing backbone. Defaults were chosen by cross-validation on real pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    word_ngrams: int = Field(
+        default=2, ge=1, le=5, title="Word n-grams", description="Longest run of words counted."
+    )
+    char_ngrams: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        title="Character n-grams",
+        description="Longest run of characters counted, from 3 up; 0 for none.",
+    )
+    buckets_log2: int = Field(
+        default=18,
+        ge=10,
+        le=24,
+        title="Buckets (log2)",
+        description="The number of weights is 2 to this power.",
+    )
+    max_words: int = Field(
+        default=4096,
+        ge=16,
+        le=100_000,
+        title="Longest text (words)",
+        description="Longer texts are cut: a prompt at its start, a response at its end.",
+    )
+    epochs: int = Field(default=10, ge=1, le=1000, title="Epochs", description="Passes over data.")
+    learning_rate: float = Field(
+        default=0.02, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
+    )
+    l2: float = Field(
+        default=30.0,
+        ge=0,
+        le=1e6,
+        title="Ridge",
+        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=65_536, title="Batch size", description="Pairs per update."
+    )
+
+
+class HfOptions(BaseModel):
+    """Options of a transformer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_length: int = Field(
+        default=1024,
+        ge=16,
+        le=131_072,
+        title="Longest text (tokens)",
+        description="Longer conversations lose the start of the prompt first. "
+        "Never more than the model itself can read.",
+    )
+    epochs: int = Field(default=2, ge=1, le=100, title="Epochs", description="Passes over data.")
+    learning_rate: float = Field(
+        default=2e-5, gt=0, le=1, title="Learning rate", description="Peak rate of AdamW."
+    )
+    warmup: float = Field(
+        default=0.1, ge=0, le=0.9, title="Warm-up", description="Share of updates with rising rate."
+    )
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=1, title="Weight decay", description="Of AdamW, on matrices only."
+    )
+    clip: float = Field(
+        default=1.0, gt=0, le=1e6, title="Gradient clip", description="Largest gradient norm."
+    )
+    batch_size: int = Field(
+        default=16, ge=1, le=4096, title="Batch size", description="Pairs per update."
+    )
+    tokens_per_forward: int = Field(
+        default=16_384,
+        ge=64,
+        le=10_000_000,
+        title="Tokens per forward pass",
+        description="A batch of more tokens, padding included, is run in parts. Less needs less "
+        "memory and gives the same result.",
+    )
+    dropout: bool = Field(
+        default=False,
+        title="Dropout",
+        description="Keep the model's dropout on. Off, both sides of a pair see the same network.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        title="Precision",
+        description="Auto is bf16 arithmetic on a GPU that has it, else fp32. Weights stay fp32.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        title="Gradient checkpointing",
+        description="Recompute activations in the backward pass: less memory, about a third slower.",
+    )
+
+
+BACKBONES: Final[dict[str, Method]] = {
+    "hashing": Method(
+        path="models.neural.hashing:HashingBackbone",
+        label="Hashed n-grams",
+        summary="A linear model on hashed word n-grams. Nothing to download, seconds on a CPU.",
+        options="models.backbones:HashingOptions",
+    ),
+    "hf": Method(
+        path="models.neural.transformer:TransformerBackbone",
+        label="Transformer",
+        summary="Any Hugging Face encoder or decoder, by id or local path, with a scalar head.",
+        options="models.backbones:HfOptions",
+    ),
+}
+
+
+def split_backbone(name: str) -> tuple[str, str]:
+    """(key, argument) of a backbone name. Raises BadOptions with what to write instead."""
+    key, _, argument = name.partition(":")
+    try:
+        find(BACKBONES, key)
+    except UnknownMethod as error:
+        raise BadOptions(str(error)) from None
+    if key in TAKES_ARGUMENT and not argument.strip():
+        raise BadOptions(f"The backbone {key!r} needs a model: write {key}:<id or path>.")
+    if key not in TAKES_ARGUMENT and argument:
+        raise BadOptions(f"The backbone {key!r} takes nothing after a colon.")
+    return key, argument.strip()

@@ -1,0 +1,57 @@
+"""Saved reward models.
+
+A folder with ``touchstone.json`` (what it is, how it was made, how good it is) beside the weights.
+A transformer's folder is also a plain ``AutoModelForSequenceClassification``; a folder without
+``touchstone.json`` is read as one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import torch
+
+from models.backbones import BACKBONES, split_backbone
+from models.errors import BadArtifact, ModelsError
+from models.neural.checkpoint import whole_folder
+from models.training import TrainingConfig
+from models.workdir import write_json
+from rubrics.registry import pick
+
+ABOUT: Final = "touchstone.json"
+FORMAT: Final = 1
+
+
+def save_artifact(
+    folder: Path, backbone: Any, config: TrainingConfig, metrics: dict[str, Any]
+) -> None:
+    """Write a model whole or not at all, replacing one that is there."""
+    about = {"format": FORMAT, "config": config.model_dump(mode="json"), "metrics": metrics}
+    with whole_folder(folder) as partial:
+        backbone.save(partial)
+        write_json(partial / ABOUT, about)
+
+
+def load_artifact(folder: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """(backbone, what touchstone.json says). Raises BadArtifact."""
+    if not folder.is_dir():
+        raise BadArtifact(f"There is no reward model at {folder}.")
+    try:
+        about = orjson.loads((folder / ABOUT).read_bytes())
+    except FileNotFoundError:
+        about = {"format": FORMAT, "config": {"backbone": f"hf:{folder}"}, "metrics": {}}
+    except orjson.JSONDecodeError as error:
+        raise BadArtifact(f"{folder.name}/{ABOUT} is damaged.") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise BadArtifact(
+            f"{folder.name} is of a format this version does not read.",
+            advice="Load it with the version that wrote it, or train it again.",
+        )
+    try:
+        config = TrainingConfig(**about["config"])
+    except (KeyError, TypeError, ValueError, ModelsError) as error:
+        raise BadArtifact(f"{folder.name}/{ABOUT} cannot be used: {error}") from error
+    kind = pick(BACKBONES, split_backbone(config.backbone)[0])
+    return kind.load(folder, config.backbone_options, device=device), about

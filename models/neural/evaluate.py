@@ -1,0 +1,80 @@
+"""How good a reward model is on held-out pairs, beside its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.baselines import longer_wins
+from models.intervals import Accuracy, estimate_accuracy
+from models.neural.batches import cut
+from models.neural.store import Store
+
+SEQUENCES_AT_ONCE: Final = 128
+
+
+def score_pairs(
+    backbone: Any, store: Store, pairs: NDArray[np.int64], check: Callable[[], None]
+) -> NDArray[np.float64]:
+    """Rewards (n, 2) of both sides of the given pairs; ``check`` may raise between batches."""
+    both = pairs[:, None] * 2 + np.arange(2)  # (n, 2) sequences
+    return score(backbone, store, both.reshape(-1), check).reshape(-1, 2)
+
+
+@torch.no_grad()
+def score(
+    backbone: Any, store: Store, sequences: NDArray[np.int64], check: Callable[[], None]
+) -> NDArray[np.float64]:
+    """Rewards (m,) of the given sequences, computed in order of length."""
+    backbone.module.eval()
+    order = np.argsort(store.lengths[sequences], kind="stable")  # neighbors need no padding
+    rewards = np.empty(len(sequences))
+    for chunk in cut(order, SEQUENCES_AT_ONCE):
+        check()
+        for part in backbone.parts(store.lengths[sequences[chunk], None]):
+            members = chunk[part]
+            rewards[members] = backbone.rewards(store, sequences[members]).cpu().numpy()
+    return rewards
+
+
+def measure(
+    rewards: NDArray[np.float64], store: Store, pairs: NDArray[np.int64], *, seed: int
+) -> dict[str, Any]:
+    """Strict accuracy with interval, and loss, of rewards (n, 2) of the given pairs.
+
+    Equal rewards are wrong. Pairs whose own label is a tie (p = .5) cannot be got right: they are
+    left out of accuracy and counted in ``ties``; the loss is over all pairs.
+    """
+    margin = rewards[:, 0] - rewards[:, 1]  # (n,)
+    p = store.columns["p"][pairs].astype(float)
+    decided = p != 0.5
+    correct = np.where(p > 0.5, margin > 0, margin < 0)[decided]
+    groups = store.columns["prompt_id"][pairs][decided]
+    accuracy = estimate_accuracy(correct, groups, seed=seed, ties=int((~decided).sum()))
+    loss = p * np.logaddexp(0, -margin) + (1 - p) * np.logaddexp(0, margin)  # (n,)
+    return {
+        **_fields(accuracy, ties=int((~decided).sum())),
+        "loss": float(loss.mean()) if len(loss) else None,
+        "margin": float(np.abs(margin).mean()) if len(loss) else None,
+    }
+
+
+def measure_longer(store: Store, pairs: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
+    """The same for "longer wins", on the same pairs; here ``ties`` are equal lengths, wrong."""
+    p = store.columns["p"][pairs]
+    decided = p != 0.5
+    length = store.characters[pairs][decided]  # (n, 2)
+    better = np.where(p[decided, None] > 0.5, length, length[:, ::-1])
+    groups = store.columns["prompt_id"][pairs][decided]
+    return _fields(longer_wins(better[:, 0], better[:, 1], groups, seed=seed), ties=0)
+
+
+def _fields(accuracy: Accuracy | None, *, ties: int) -> dict[str, Any]:
+    if accuracy is not None:
+        return accuracy.as_dict()
+    nothing = dict.fromkeys(("accuracy", "interval", "interval_method"))
+    return {**nothing, "n": 0, "groups": 0, "ties": ties}

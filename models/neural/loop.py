@@ -1,0 +1,322 @@
+"""The training loop.
+
+The order of the data and the learning rate follow from the step alone, so a run that was killed
+continues from its last checkpoint to the same weights.
+
+Which weights are kept: those with the lowest validation **loss**, since reward models overfit
+within an epoch or two and loss is less noisy than accuracy; the last ones where there are too few
+validation pairs to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.backbones import BACKBONES, split_backbone
+from models.errors import BadData, Diverged
+from models.neural import checkpoint
+from models.neural.artifact import save_artifact
+from models.neural.batches import batches
+from models.neural.checkpoint import Progress
+from models.neural.evaluate import measure, measure_longer, score_pairs
+from models.neural.objectives import Labels
+from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
+from models.neural.store import Store, build_store, open_store
+from models.objectives import OBJECTIVES
+from models.pairs import SPLITS, data_sha256, pairs_path, read_pairs
+from models.training import TrainingConfig
+from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, write_json
+from rubrics.registry import pick
+
+EVALUATIONS: Final = 10  # per run, where the configuration does not say
+ENOUGH_VALIDATION: Final = 50  # pairs; with fewer, their loss is too noisy to choose a step by
+
+
+class Trainer:
+    """State of one run, and its loop."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: TrainingConfig,
+        *,
+        device: torch.device,
+        emit: Events,
+        stop: Stop,
+    ) -> None:
+        self.workdir, self.config, self.device = workdir, config, device
+        self.emit, self.stop = emit, stop
+        self.data_sha256 = data_sha256(workdir)
+        self.checkpoints = workdir / CHECKPOINTS
+
+    def run(self) -> dict[str, Any]:
+        """Load, encode, train, evaluate, save. Returns the metrics, as in ``metrics.json``."""
+        self.load()
+        self.stores = self.encode()
+        self.select()
+        self.resume()
+        self.train()
+        metrics = self.evaluate()
+        self.save(metrics)
+        return metrics
+
+    def load(self) -> None:
+        with Stage(self.emit, "load"):
+            torch.manual_seed(self.config.seed)  # a new head, and dropout
+            key, argument = split_backbone(self.config.backbone)
+            self.backbone = pick(BACKBONES, key).create(
+                argument, self.config.backbone_options, device=self.device
+            )
+            self.objective = pick(OBJECTIVES, self.config.objective)
+            self.options: Any = self.config.objective_options
+        self.stop.check()
+
+    def encode(self) -> dict[str, Store]:
+        """Encoded pairs of every split, from the cache where a former attempt left them."""
+        with Stage(self.emit, "tokenize"):
+            parts = (self.data_sha256, self.config.backbone, self.backbone.fingerprint)
+            name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+            return {split: self.encode_split(split, name) for split in SPLITS}
+
+    def encode_split(self, split: str, name: str) -> Store:
+        folder = self.workdir / CACHE / f"{split}-{name}"
+        if (store := open_store(folder)) is not None:
+            return store
+        tell = Throttle(2.0)
+
+        def on_chunk(pairs: int) -> None:
+            self.stop.check()
+            if tell():
+                self.emit("stage", stage="tokenize", state="running", split=split, pairs=pairs)
+
+        pairs = read_pairs(pairs_path(self.workdir, split))
+        return build_store(folder, pairs, self.backbone.encode, on_chunk)
+
+    def select(self) -> None:
+        """Which pairs are trained on, with weights of mean one, and which are validated on."""
+        columns = self.stores["train"].columns
+        weight = columns["weight"] if self.options.weighting else np.ones_like(columns["weight"])
+        used = weight > 0
+        if self.options.ties == "drop":
+            used &= columns["p"] != 0.5
+        self.train_pairs = np.flatnonzero(used)
+        if not len(self.train_pairs):
+            raise BadData(
+                f"There is nothing to train on: {len(used)} training pairs, none of them usable.",
+                advice="Collect more judgments; ties and pairs of weight zero may be left out.",
+            )
+        self.weight = weight / weight[used].mean(dtype=float)  # (all train pairs,)
+        n = len(self.stores["validation"])
+        rng = np.random.default_rng(self.config.seed)
+        some = rng.choice(n, size=min(n, self.config.validation_pairs), replace=False)
+        self.validation_pairs = np.sort(some)
+        options: Any = self.config.backbone_options
+        self.batch_size, self.epochs = options.batch_size, options.epochs
+        self.steps_per_epoch = -(-len(self.train_pairs) // self.batch_size)
+        self.total_steps = self.steps_per_epoch * self.epochs
+        self.evaluate_every = self.config.evaluate_every or -(-self.total_steps // EVALUATIONS)
+        self.checkpoint_every = self.config.checkpoint_every or self.evaluate_every
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint of this very run, if there is one."""
+        self.optimizer = self.backbone.optimizer(len(self.train_pairs))
+        fingerprint = self.config.fingerprint(self.data_sha256)
+        self.progress = Progress(fingerprint)
+        self.saved, self.rate = (0, 0), 0.0
+        self.order: tuple[int, list[NDArray[np.int64]]] = (-1, [])  # epoch and its batches
+        state = checkpoint.load_latest(
+            self.checkpoints,
+            fingerprint,
+            self.device,
+            on_damage=lambda message: self.emit("log", message=message),
+        )
+        if state is not None:
+            done = checkpoint.restore(state, self.backbone.module, self.optimizer)
+            self.progress, self.saved = done, (done.step, done.evaluated)
+            self.emit("resumed", step=done.step)
+
+    def train(self) -> None:
+        """Step until the end; evaluate and save on the way."""
+        done, meter = self.progress, Meter(self.emit)
+        with Stage(self.emit, "train"):
+            while True:
+                finished = done.step >= self.total_steps or self.out_of_time()
+                if done.step and (finished or done.step % self.evaluate_every == 0):
+                    self.evaluate_validation()
+                if done.step and (finished or self.stop or self.checkpoint_due()):
+                    self.checkpoint()
+                self.stop.check()
+                if finished:
+                    return
+                values = self.step()
+                meter(
+                    values.tolist(),
+                    progress=done,
+                    total_steps=self.total_steps,
+                    epoch=done.step / self.steps_per_epoch,
+                    lr=self.rate,
+                )
+
+    def checkpoint_due(self) -> bool:
+        done = self.progress
+        return done.step % self.checkpoint_every == 0 or done.step == done.best_step
+
+    def checkpoint(self) -> None:
+        done = self.progress
+        if self.saved == (done.step, done.evaluated):
+            return  # just resumed from it
+        module, optimizer = self.backbone.module, self.optimizer
+        size = checkpoint.save_checkpoint(self.checkpoints, done, module, optimizer)
+        self.saved = done.step, done.evaluated
+        self.emit("checkpoint", step=done.step, bytes=size)
+
+    def step(self) -> Tensor:
+        """One update. Returns its loss, margin and gradient norm, (3,)."""
+        started = time.monotonic()
+        module, done = self.backbone.module, self.progress
+        batch = self.batch(done.step)  # (b,)
+        share = self.backbone.schedule((done.step + 0.5) / self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate = share * self.backbone.options.learning_rate
+        module.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, device=self.device)
+        for part in self.backbone.parts(self.lengths(batch).reshape(-1, 2)):
+            loss, margin = self.forward(batch[part])  # sums over the part
+            (loss / len(batch)).backward()
+            sums += torch.stack([loss.detach(), margin])
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.backbone.clip)
+        values = torch.stack([*(sums / len(batch)), norm])  # (3,)
+        if not torch.isfinite(values).all():
+            raise Diverged(
+                f"At update {done.step + 1} the loss or its gradient was no longer a number.",
+                advice="Lower the learning rate, and look for extreme pair weights.",
+            )
+        self.optimizer.step()
+        done.step += 1
+        done.pairs += len(batch)
+        done.seconds += time.monotonic() - started
+        return values
+
+    def forward(self, pairs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Weighted loss and margin, summed over pairs (b,)."""
+        store = self.stores["train"]
+        sequences = (pairs[:, None] * 2 + np.arange(2)).reshape(-1)  # (2b,) both sides in turn
+        rewards = self.backbone.rewards(store, sequences)  # (2b,) fp32
+        chosen, rejected = rewards.view(-1, 2).unbind(1)  # (b,) each
+        labels = Labels(*(self.column(name, pairs) for name in Labels._fields))
+        weight = torch.from_numpy(self.weight[pairs]).float().to(self.device)  # (b,)
+        loss = self.objective(chosen, rejected, labels, self.options)  # (b,)
+        return (weight * loss).sum(), (chosen - rejected).detach().sum()
+
+    def column(self, name: str, pairs: NDArray[np.int64]) -> Tensor:
+        values = self.stores["train"].columns[name][pairs]
+        return torch.from_numpy(values).float().to(self.device)  # (b,)
+
+    def lengths(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+        offsets = self.stores["train"].offsets
+        sequences = (pairs[:, None] * 2 + np.arange(2)).reshape(-1)
+        return offsets[sequences + 1] - offsets[sequences]  # (2b,)
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """The pairs (b,) of an update."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self.order[0] != epoch:
+            sides = self.stores["train"].lengths.reshape(-1, 2).max(axis=1)[self.train_pairs]
+            seed, grouped = (self.config.seed, epoch), self.backbone.group_by_length
+            self.order = epoch, batches(sides, self.batch_size, seed=seed, by_length=grouped)
+        return self.train_pairs[self.order[1][index]]
+
+    def evaluate_validation(self) -> None:
+        """Measure the current weights, once per step, and remember the best."""
+        done = self.progress
+        if done.evaluated == done.step or not len(self.validation_pairs):
+            return
+        try:
+            result = self.measure("validation", self.validation_pairs)
+        except Stopped:
+            return  # the loop saves this step; the evaluation is made up for on resuming
+        self.emit("evaluate", step=done.step, split="validation", **result)
+        done.evaluated = done.step
+        enough = len(self.validation_pairs) >= ENOUGH_VALIDATION
+        if enough and result["loss"] < done.best_loss:
+            done.best_step, done.best_loss = done.step, result["loss"]
+
+    def measure(self, split: str, pairs: NDArray[np.int64]) -> dict[str, Any]:
+        store = self.stores[split]
+        rewards = score_pairs(self.backbone, store, pairs, self.stop.check)
+        return measure(rewards, store, pairs, seed=self.config.seed)
+
+    def out_of_time(self) -> bool:
+        limit = self.config.time_limit
+        return limit is not None and self.progress.seconds >= limit
+
+    def evaluate(self) -> dict[str, Any]:
+        """Take the chosen step's weights and measure them on the test split, once."""
+        done = self.progress
+        if done.best_step and done.best_step != done.step:
+            state = checkpoint.load_state(self.checkpoints, done.best_step, self.device)
+            self.backbone.module.load_state_dict(state["model"])
+        with Stage(self.emit, "evaluate"):
+            test = np.arange(len(self.stores["test"]))
+            result = self.measure("test", test)
+            longer = measure_longer(self.stores["test"], test, seed=self.config.seed)
+        return {
+            **{name: result[name] for name in ("accuracy", "interval", "interval_method", "loss")},
+            "test_pairs": result["n"],
+            "test_ties": result["ties"],
+            "prompts": result["groups"],
+            "baselines": {"longer_wins": longer},
+            "train_pairs": len(self.train_pairs),
+            "validation_pairs": len(self.stores["validation"]),
+            "texts": {split: store.notes for split, store in self.stores.items()},
+            **self.account(),
+        }
+
+    def account(self) -> dict[str, Any]:
+        """How the model came about."""
+        done, config = self.progress, self.config
+        kept = {"step": done.best_step, "why": "lowest validation loss"}
+        if not done.best_step:
+            why = f"last step: fewer than {ENOUGH_VALIDATION} validation pairs to choose by"
+            kept = {"step": done.step, "why": why}
+        return {
+            "steps": done.step,
+            "ended": "complete" if done.step >= self.total_steps else "time limit",
+            "kept": kept,
+            "seconds": done.seconds,
+            "pairs_per_second": done.pairs / done.seconds if done.seconds else None,
+            "backbone": config.backbone,
+            "objective": config.objective,
+            "options": config.options,
+            "seed": config.seed,
+            "data_sha256": self.data_sha256,
+            "fingerprint": done.fingerprint,
+            "versions": versions(self.device) | self.backbone.versions,
+        }
+
+    def save(self, metrics: dict[str, Any]) -> None:
+        with Stage(self.emit, "save"):
+            save_artifact(self.workdir / ARTIFACT, self.backbone, self.config, metrics)
+            write_json(self.workdir / METRICS, metrics)  # last: now the run is done
+            shutil.rmtree(self.workdir / CACHE, ignore_errors=True)
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """What the numbers were made with."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }

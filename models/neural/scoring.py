@@ -1,0 +1,46 @@
+"""Scores of a saved reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.neural.artifact import load_artifact
+from models.neural.evaluate import score
+from models.neural.store import pack
+from models.pairs import Answer, Message, clean_text
+
+CONVERSATIONS_AT_ONCE: Final = 4096  # encoded and held in memory together
+
+
+class Scorer:
+    """A reward model in memory."""
+
+    def __init__(self, folder: Path, *, device: str = "") -> None:
+        name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.backbone, self.about = load_artifact(folder, torch.device(name))
+
+    def score(self, conversations: Sequence[tuple[list[Message], Answer]]) -> NDArray[np.float64]:
+        """Rewards (m,) of m (prompt messages, response)."""
+        rewards = np.empty(len(conversations))
+        for start in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
+            chunk = conversations[start : start + CONVERSATIONS_AT_ONCE]
+            cleaned = [(_clean(prompt), _clean_answer(answer)) for prompt, answer in chunk]
+            store = pack(self.backbone.encode(cleaned))
+            rewards[start : start + len(chunk)] = score(
+                self.backbone, store, np.arange(len(chunk)), check=lambda: None
+            )
+        return rewards
+
+
+def _clean(messages: list[Message]) -> list[Message]:
+    return [m | {"content": clean_text(m["content"])} for m in messages]
+
+
+def _clean_answer(answer: Answer) -> Answer:
+    return clean_text(answer) if isinstance(answer, str) else _clean(answer)

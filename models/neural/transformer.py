@@ -1,0 +1,173 @@
+"""The transformer backbone: any Hugging Face encoder or decoder with one output.
+
+It is plain ``AutoModelForSequenceClassification`` with ``num_labels=1``, before, during and after
+training. Decoders read the reward at the last token that is not padding, so the pad token is
+written into the configuration and never occurs in a text.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from models.backbones import HfOptions
+from models.errors import BadArtifact, BadBackbone
+from models.neural.conversations import RENDER_VERSION, Renderer, prepare_tokenizer
+from models.neural.store import Conversation, Encoded, Store
+
+# Learned position tables of the RoBERTa family start after the pad token's place.
+OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet"})
+UNBOUNDED: Final = 10**9  # tokenizers without a limit claim a number far above this
+GPU_MULTIPLE: Final = 8  # lengths are padded to this on CUDA, for its matrix units
+
+
+class TransformerBackbone:
+    """A model with a scalar head and its tokenizer."""
+
+    group_by_length = True
+
+    def __init__(
+        self, module: Any, tokenizer: Any, options: HfOptions, *, device: torch.device
+    ) -> None:
+        self.module, self.tokenizer, self.options, self.device = module, tokenizer, options, device
+        self.clip = options.clip
+        self.renderer = Renderer(tokenizer, longest_text(module.config, tokenizer, options))
+        if not options.dropout:
+            for part in module.modules():
+                if isinstance(part, nn.Dropout):
+                    part.p = 0.0
+        if options.gradient_checkpointing:
+            module.gradient_checkpointing_enable({"use_reentrant": False})
+        self.bf16 = use_bf16(options, device)
+
+    @classmethod
+    def create(
+        cls, argument: str, options: HfOptions, *, device: torch.device
+    ) -> TransformerBackbone:
+        """A pretrained model by hub id or local path; its head is new unless it has one output.
+
+        Raises BadBackbone where there is none, or none that can be used.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(argument)
+            module = AutoModelForSequenceClassification.from_pretrained(
+                argument, num_labels=1, dtype=torch.float32, ignore_mismatched_sizes=True
+            )
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            first = str(error).strip().split("\n")[0]
+            raise BadBackbone(
+                f"The model {argument!r} cannot be loaded: {first}",
+                advice="Check the id or path. Without access to the hub, give a local folder.",
+            ) from error
+        prepare_tokenizer(tokenizer)
+        if len(tokenizer) > module.get_input_embeddings().num_embeddings:
+            module.resize_token_embeddings(len(tokenizer))
+        module.config.pad_token_id = tokenizer.pad_token_id
+        return cls(module.to(device), tokenizer, options, device=device)
+
+    @classmethod
+    def load(cls, folder: Path, options: HfOptions, *, device: torch.device) -> TransformerBackbone:
+        """A saved model. Raises BadArtifact."""
+        try:
+            return cls.create(str(folder), options, device=device)
+        except BadBackbone as error:
+            raise BadArtifact(error.message) from error
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer so that plain transformers loads them."""
+        self.module.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes the encoding."""
+        template = self.tokenizer.chat_template
+        vocabulary = len(self.tokenizer), type(self.tokenizer).__name__
+        return f"{RENDER_VERSION}-{self.renderer.max_length}-{vocabulary}-{template}"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"transformers": transformers.__version__}
+
+    def optimizer(self, train_pairs: int) -> torch.optim.Optimizer:
+        """AdamW; biases and norms are not decayed."""
+        matrices = [p for p in self.module.parameters() if p.requires_grad and p.ndim >= 2]
+        others = [p for p in self.module.parameters() if p.requires_grad and p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.options.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.options.learning_rate)
+
+    def schedule(self, progress: float) -> float:
+        """Share of the peak learning rate at ``progress`` in 0..1: a ramp, then a half cosine."""
+        warmup = self.options.warmup
+        if progress < warmup:
+            return progress / warmup
+        return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+    def encode(self, conversations: list[Conversation]) -> Encoded:
+        """Token ids of every conversation."""
+        return self.renderer.encode(conversations)
+
+    def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Split rows of k sequences that stay together to keep within ``tokens_per_forward``.
+
+        lengths (b, k). Returns row indices, shortest first; a part is padded to its own longest.
+        """
+        longest, together = lengths.max(axis=1), lengths.shape[1]  # (b,)
+        parts: list[list[int]] = [[]]
+        for row in np.argsort(longest, kind="stable"):  # the longest comes last and sets the cost
+            tokens = (len(parts[-1]) + 1) * together * longest[row]
+            if parts[-1] and tokens > self.options.tokens_per_forward:
+                parts.append([])
+            parts[-1].append(int(row))
+        return [np.array(part) for part in parts]
+
+    def rewards(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
+        """Rewards (m,) fp32 of the given sequences of a store."""
+        ids, mask = self.pad(store, sequences)  # (m, t) each
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.module(input_ids=ids, attention_mask=mask).logits  # (m, 1)
+        return logits.float().squeeze(1)  # (m,)
+
+    def pad(self, store: Store, sequences: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask (m, t), padded on the right to the longest."""
+        positions, lengths = store.gather(sequences)
+        longest = int(lengths.max())
+        if self.device.type == "cuda":
+            longest = -(-longest // GPU_MULTIPLE) * GPU_MULTIPLE
+            longest = min(longest, self.renderer.max_length)
+        mask = np.arange(longest) < lengths[:, None]  # (m, t)
+        ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)  # (m, t)
+        ids[mask] = store.ids[positions]
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).long().to(self.device)
+
+
+def longest_text(config: Any, tokenizer: Any, options: HfOptions) -> int:
+    """The least of what was asked for, what the tokenizer says and what positions there are."""
+    limits = [options.max_length]
+    if tokenizer.model_max_length < UNBOUNDED:
+        limits.append(tokenizer.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        offset = (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+        limits.append(positions - offset)
+    return min(limits)
+
+
+def use_bf16(options: HfOptions, device: torch.device) -> bool:
+    if options.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return options.precision == "bf16"

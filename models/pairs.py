@@ -1,0 +1,190 @@
+"""Preference pairs on disk: one JSON object per line, written by whoever prepares a training run.
+
+    {"prompt": [{"role", "content"}, ...], "chosen": str | [messages], "rejected": ...,
+     "p": 1.0, "weight": 1.0, "strength": 1, "prompt_id": 7, "pair_id": 41}
+
+``p`` is the probability that ``chosen`` is the better one (0.5 is a tie), ``weight`` how much the
+pair counts, ``strength`` 0..3 how clear the preference was. ``prompt_id`` groups pairs of one
+prompt, which are not independent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from models.errors import BadData
+
+Message = dict[str, str]
+Answer = str | list[Message]
+
+SPLITS: Final = ("train", "validation", "test")
+LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+LARGEST_ID: Final = 2**63 - 1
+
+
+class BadRow(ValueError):
+    """A row that is not a pair. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt and the probability ``p`` that the chosen one is better."""
+
+    prompt: list[Message]
+    chosen: Answer
+    rejected: Answer
+    p: float = 1.0
+    weight: float = 1.0
+    strength: int = 1
+    prompt_id: int = 0
+    pair_id: int = 0
+
+
+def pairs_path(workdir: Path, split: str) -> Path:
+    """Where the pairs of ``split`` lie in a training folder."""
+    return workdir / f"pairs-{split}.jsonl"
+
+
+def clean_text(text: str) -> str:
+    """``text`` with lone surrogates, which no UTF-8 consumer accepts, replaced by U+FFFD."""
+    return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
+
+
+def as_messages(answer: Answer) -> list[Message]:
+    """An answer as messages; a plain string is one message of the assistant."""
+    return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+
+
+def answer_text(answer: Answer) -> str:
+    """An answer as one string, messages joined by blank lines: what "longer" is measured on."""
+    if isinstance(answer, str):
+        return answer
+    return "\n\n".join(message["content"] for message in answer)
+
+
+def parse_pair(row: Any) -> Pair:
+    """A Pair from one decoded JSON object. Raises BadRow with what is wrong."""
+    if not isinstance(row, dict):
+        raise BadRow("a line must hold one JSON object")
+    strength = _whole(row, "strength", default=1)
+    if not 0 <= strength <= 3:
+        raise BadRow(f"strength is {strength}, expected 0 to 3")
+    return Pair(
+        prompt=_messages(row.get("prompt"), "prompt"),
+        chosen=_answer(row.get("chosen"), "chosen"),
+        rejected=_answer(row.get("rejected"), "rejected"),
+        p=_number(row, "p", low=0.0, high=1.0),
+        weight=_number(row, "weight", low=0.0, high=1e9),
+        strength=strength,
+        prompt_id=_whole(row, "prompt_id", default=0),
+        pair_id=_whole(row, "pair_id", default=0),
+    )
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """The pairs of a file, one at a time. Raises BadData naming file, line and reason."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise BadData(f"{path.name} is missing.", advice="Prepare the pairs again.") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                continue
+            try:
+                yield parse_pair(_decode(line))
+            except (ValueError, RecursionError) as error:
+                raise BadData(
+                    f"{path.name}, line {number}: {error}.", advice="Prepare the pairs again."
+                ) from error
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
+    """Write pairs to ``path``, whole or not at all, and return how many."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    count = 0
+    try:
+        with partial.open("wb") as file:
+            for pair in pairs:
+                file.write(_encode(pair) + b"\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def data_sha256(workdir: Path) -> str:
+    """One SHA-256 over the three pair files of a training folder, in the order of SPLITS."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        path = pairs_path(workdir, split)
+        if not path.exists():
+            raise BadData(f"{path.name} is missing.", advice="Prepare the pairs again.")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:  # stricter than JSON as found: lone surrogates, for one
+        return json.loads(line)
+
+
+def _encode(pair: Pair) -> bytes:
+    try:
+        return orjson.dumps(pair)
+    except TypeError:  # a lone surrogate somewhere
+        row = {name: getattr(pair, name) for name in Pair.__dataclass_fields__}
+        return orjson.dumps(parse_pair(row))
+
+
+def _messages(value: Any, name: str) -> list[Message]:
+    if not isinstance(value, list):
+        raise BadRow(f"{name} must be a list of messages")
+    return [_message(message, name) for message in value]
+
+
+def _message(message: Any, name: str) -> Message:
+    match message:
+        case {"role": str(role), "content": str(content)}:
+            return {"role": clean_text(role), "content": clean_text(content)}
+    raise BadRow(f"every message of {name} needs a role and a content, both text")
+
+
+def _answer(value: Any, name: str) -> Answer:
+    if isinstance(value, str):
+        return clean_text(value)
+    if not value:
+        raise BadRow(f"{name} must be text or a list of messages")
+    return _messages(value, name)
+
+
+def _number(row: dict[str, Any], name: str, *, low: float, high: float) -> float:
+    value = row.get(name, 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRow(f"{name} must be a number")
+    if not low <= value <= high:
+        raise BadRow(f"{name} is {value}, expected {low:g} to {high:g}")
+    return float(value)
+
+
+def _whole(row: dict[str, Any], name: str, *, default: int) -> int:
+    value = row.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST_ID:
+        raise BadRow(f"{name} must be a whole number")
+    return value

@@ -1,0 +1,135 @@
+"""Training a reward model: what to train, and the call that does it in a child process.
+
+Free of torch. Write the pairs (models.pairs) and a TrainingConfig into a folder (models.workdir),
+then ``supervise`` it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.backbones import BACKBONES, split_backbone
+from models.errors import BadData, BadOptions
+from models.objectives import OBJECTIVES
+from models.supervision import TrainingResult, supervise
+from models.workdir import CONFIG, read_events, read_metrics, write_json
+from rubrics.registry import UnknownMethod, find
+
+__all__ = [
+    "TrainingConfig",
+    "TrainingResult",
+    "read_events",
+    "read_metrics",
+    "resolve_options",
+    "supervise",
+    "write_json",
+]
+
+
+class TrainingConfig(BaseModel):
+    """What to train and how. ``options`` are those of the objective and of the backbone, flat;
+    after validation all of them are present, so a stored run keeps its meaning when a default
+    changes. Raises BadOptions for a method or option that does not exist."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    objective: str = Field(default="bradley-terry", title="Objective")
+    backbone: str = Field(default="hashing", title="Backbone")
+    options: dict[str, Any] = Field(default_factory=dict, title="Options")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, title="Seed")
+    evaluate_every: int = Field(
+        default=0,
+        ge=0,
+        title="Updates between evaluations",
+        description="0 is about ten evaluations per run.",
+    )
+    checkpoint_every: int = Field(
+        default=0,
+        ge=0,
+        title="Updates between checkpoints",
+        description="0 is as often as evaluations.",
+    )
+    validation_pairs: int = Field(
+        default=2000,
+        ge=1,
+        title="Validation pairs",
+        description="At most so many are used each time during training.",
+    )
+    time_limit: float | None = Field(
+        default=None,
+        gt=0,
+        title="Time limit (seconds)",
+        description="Training ends here, and what has been learned is evaluated and saved.",
+    )
+
+    @model_validator(mode="after")
+    def _fill_options(self) -> TrainingConfig:
+        objective, backbone = resolve_options(self.objective, self.backbone, self.options)
+        self.options = objective.model_dump() | backbone.model_dump()
+        return self
+
+    @property
+    def objective_options(self) -> BaseModel:
+        """The options of the objective, typed."""
+        return resolve_options(self.objective, self.backbone, self.options)[0]
+
+    @property
+    def backbone_options(self) -> BaseModel:
+        """The options of the backbone, typed."""
+        return resolve_options(self.objective, self.backbone, self.options)[1]
+
+    def fingerprint(self, data_sha256: str) -> str:
+        """Changes with whatever changes the trained weights; checkpoints are kept under it."""
+        parts = [self.objective, self.backbone, self.options, self.seed, data_sha256]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def write(self, workdir: Path) -> None:
+        """Store as ``config.json`` in ``workdir``, which is made if needed."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, workdir: Path) -> TrainingConfig:
+        """The configuration in ``workdir``. Raises BadData or BadOptions."""
+        try:
+            return cls.model_validate_json((workdir / CONFIG).read_bytes())
+        except FileNotFoundError:
+            raise BadData(f"{workdir} holds no {CONFIG}.") from None
+        except ValidationError as error:
+            raise BadOptions(f"{CONFIG}: {explain(error)}") from None
+
+
+def resolve_options(
+    objective: str, backbone: str, options: dict[str, Any]
+) -> tuple[BaseModel, BaseModel]:
+    """Split flat options into those of the objective and those of the backbone, validated.
+
+    Values may be text, as they come from a command line. Raises BadOptions for an unknown method,
+    an unknown option (naming the known ones) or a value out of range.
+    """
+    try:
+        methods = find(OBJECTIVES, objective), find(BACKBONES, split_backbone(backbone)[0])
+    except UnknownMethod as error:
+        raise BadOptions(str(error)) from None
+    kinds = [method.load_options() for method in methods]
+    known = [name for kind in kinds for name in kind.model_fields]
+    if unknown := sorted(set(options) - set(known)):
+        raise BadOptions(f"Unknown option {', '.join(unknown)}. Known: {', '.join(known)}.")
+    try:
+        first, second = (
+            kind.model_validate({k: v for k, v in options.items() if k in kind.model_fields})
+            for kind in kinds
+        )
+    except ValidationError as error:
+        raise BadOptions(explain(error)) from None
+    return first, second
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line for the user."""
+    return " ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}." for item in error.errors())
