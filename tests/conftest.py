@@ -45,6 +45,12 @@ def _own_cache(settings: Any) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _static_root() -> None:
+    """WhiteNoise warns about a missing folder; the live server serves from the sources."""
+    Path(django_settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_queue() -> Iterator[None]:
     """Messages of the tests stay away from the workers of a running product."""
     prefix = f"test-{uuid.uuid4().hex}-"

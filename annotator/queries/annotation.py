@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from annotator import rendering
-from annotator.models import Assignment, AssignmentState, Judgment, Project, Rater
+from annotator.models import Assignment, AssignmentState, Project, Rater
 
 CHOICES: Final = (
     ("a2", "A much better"),
@@ -183,13 +183,56 @@ def next_free_at(*, project: Project) -> datetime | None:
     )
 
 
-def history(*, rater: Rater, before: int | None = None, limit: int = 30) -> list[Judgment]:
-    """The rater's own judgments in force, newest first, paged by id."""
-    rows = (
-        Judgment.objects.filter(rater=rater, is_current=True)
-        .select_related("task__prompt")
-        .order_by("-submitted_at", "-pk")
-    )
-    if before is not None:
-        rows = rows.filter(pk__lt=before)
-    return list(rows[:limit])
+@dataclass(frozen=True)
+class Past:
+    """One of a person's own judgments, in the words of the scale they saw."""
+
+    judgment_id: int
+    assignment_id: int
+    prompt_line: str
+    verdict: str
+    both_bad: bool
+    why: str
+    is_counted: bool
+    at: datetime
+
+
+HISTORY_SQL: Final = """
+    SELECT j.id, a.id, p.messages -> -1 ->> 'content', j.ranks, j.strength, j.shown_order,
+           j.both_bad, j.rationale, j.is_counted, j.submitted_at
+    FROM annotator_judgment j
+    JOIN annotator_assignment a ON a.task_id = j.task_id AND a.rater_id = j.rater_id
+    JOIN annotator_task t ON t.id = j.task_id
+    JOIN annotator_prompt p ON p.id = t.prompt_id
+    WHERE j.rater_id = %(rater)s AND j.is_current
+      AND (%(before)s::timestamptz IS NULL OR j.submitted_at < %(before)s::timestamptz)
+    ORDER BY j.submitted_at DESC LIMIT %(limit)s
+"""
+
+
+def history(*, rater: Rater, before: datetime | None = None, limit: int = 30) -> list[Past]:
+    """The rater's own judgments in force, newest first; the next page is before the last."""
+    with connection.cursor() as cursor:
+        cursor.execute(HISTORY_SQL, {"rater": rater.pk, "before": before, "limit": limit})
+        rows = cursor.fetchall()
+    labels = dict(CHOICES)
+    return [
+        Past(
+            judgment_id=pk,
+            assignment_id=assignment_id,
+            prompt_line=rendering.summary_line(prompt or "", 90),
+            verdict=labels[shown_choice(ranks=ranks, strength=strength, shown_order=shown)],
+            both_bad=both_bad,
+            why=rendering.summary_line(why, 90),
+            is_counted=is_counted,
+            at=at,
+        )
+        for pk, assignment_id, prompt, ranks, strength, shown, both_bad, why, is_counted, at in rows
+    ]
+
+
+def shown_choice(*, ranks: list[int], strength: int, shown_order: list[int]) -> str:
+    """The step of the five-step scale that shows a canonical verdict."""
+    if strength == 0:
+        return "tie"
+    return f"{'ab'[shown_order.index(ranks.index(1))]}{min(strength, 2)}"

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from annotator.errors import Conflict, Invalid, NotFound
 from annotator.models import Assignment, AssignmentState, Judgment, Preference, Rater, Task
+from annotator.queries.annotation import shown_choice
 from annotator.services import queue
 
 MAX_RATIONALE: Final = 20_000
@@ -60,14 +61,6 @@ def pairwise_verdict(
         loser = shown_order[1 if side == "a" else 0]
         ranks[loser] = 2
     return Verdict(ranks=ranks, strength=strength, both_bad=both_bad, rationale=rationale)
-
-
-def pairwise_choice(*, verdict: Verdict | Judgment, shown_order: list[int]) -> str:
-    """The step of the scale that shows this verdict; the inverse of ``pairwise_verdict``."""
-    if verdict.strength == 0:
-        return "tie"
-    best_shown = shown_order.index(verdict.ranks.index(1))
-    return f"{'ab'[best_shown]}{min(verdict.strength, 2)}"
 
 
 def edges(
@@ -271,7 +264,9 @@ def _withdraw(*, assignment: Assignment) -> bool:
     Judgment.objects.filter(pk=current.pk).update(is_current=False)
     Preference.objects.filter(judgment_id=current.pk).delete()
     assignment.draft = {
-        "verdict": pairwise_choice(verdict=current, shown_order=assignment.shown_order),
+        "verdict": shown_choice(
+            ranks=current.ranks, strength=current.strength, shown_order=assignment.shown_order
+        ),
         "both_bad": current.both_bad,
         "why": current.rationale,
     }

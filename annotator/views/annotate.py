@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
 from annotator.errors import AppError
@@ -16,6 +17,8 @@ from annotator.models import Rater, Role
 from annotator.queries import annotation
 from annotator.services import judgments, queue, raters
 from annotator.views.helpers import Access, project_page
+
+PAGE: Final = 30  # judgments on one page of the history
 
 
 @require_GET
@@ -110,9 +113,13 @@ def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespo
 def history(request: HttpRequest, access: Access) -> HttpResponse:
     """One's own judgments, newest first; each can be opened and corrected."""
     rater = raters.for_member(project=access.project, user=request.user)
-    before = request.GET.get("before", "")
-    rows = annotation.history(rater=rater, before=int(before) if before.isdecimal() else None)
-    context = {"rows": rows, "rater": rater}
+    try:
+        before = parse_datetime(request.GET.get("before", ""))
+    except ValueError:
+        before = None
+    rows = annotation.history(rater=rater, before=before, limit=PAGE)
+    older = rows[-1].at.isoformat() if len(rows) == PAGE else ""
+    context = {"access": access, "rows": rows, "rater": rater, "older": older}
     return render(request, "annotate/history.html", context)
 
 

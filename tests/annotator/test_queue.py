@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from annotator.errors import Conflict, NotFound
 from annotator.models import Assignment, Judgment, Preference, Rater, Task
+from annotator.queries.annotation import shown_choice
 from annotator.services import judgments, queue
 from annotator.services.judgments import Verdict
 from tests import factories
@@ -295,7 +296,10 @@ def test_edges_are_antisymmetric_under_reordering(ranks: list[int], seed: int) -
 def test_scale_and_verdict_are_inverse(choice: str, shown_order: list[int]) -> None:
     verdict = judgments.pairwise_verdict(choice=choice, shown_order=shown_order, both_bad=False)
     verdict.check(responses=2)
-    assert judgments.pairwise_choice(verdict=verdict, shown_order=shown_order) == choice
+    shown = shown_choice(
+        ranks=verdict.ranks, strength=verdict.strength, shown_order=shown_order
+    )
+    assert shown == choice
     mirrored = judgments.pairwise_verdict(
         choice=choice, shown_order=shown_order[::-1], both_bad=False
     )
