@@ -62,6 +62,9 @@ CELERY_TASK_ROUTES = {
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60 * 60 * 24}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
+# A run whose worker has not been heard of for this long is given to another. Hearts beat every
+# five seconds: much less than three beats takes runs away from workers that live.
+RUN_STALE_SECONDS = env_int("RUN_STALE_SECONDS", 30)
 
 # Application --------------------------------------------------------------------------------
 
@@ -180,6 +183,8 @@ MEDIA_ROOT = VAR_DIR / "media"
 # Imports wait here, checkpoints, models and datasets live here: the web, the worker and the gpu
 # worker must see the same folder (one volume, or one machine).
 WORK_ROOT = Path(env_str("TOUCHSTONE_WORK", str(VAR_DIR / "work")))
+# Folders of pretrained models that owners may name as a backbone. Hub ids need no folder.
+MODEL_ROOTS = [Path(p) for p in env_list("MODEL_ROOTS", [str(WORK_ROOT / "models")])]
 WHITENOISE_USE_FINDERS = DEBUG
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -12,20 +12,26 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
 from annotator.errors import Conflict
 from annotator.models import AuditEvent, Project, Run, RunPoint, RunState, User
 
-# A begun run whose heart has not beaten for this long is taken to be dead. Hearts beat in a
-# thread of their own (jobs.base), so long computations do not look like death.
-STALE: Final = timedelta(seconds=30)
 # A queued run whose message nobody took is sent again: Redis may have lost it.
 RESEND: Final = timedelta(minutes=5)
 MAX_ATTEMPTS: Final = 5
 LOG_CHARS: Final = 60_000
 WRITE_EVERY: Final = 0.5  # seconds between progress writes
+
+
+def stale_after() -> timedelta:
+    """A begun run whose heart has not beaten for this long is taken to be dead.
+
+    Hearts beat in a thread of their own (jobs.base), so long computations do not look like death.
+    """
+    return timedelta(seconds=settings.RUN_STALE_SECONDS)
 
 
 class LostRun(Exception):
@@ -71,7 +77,7 @@ def begin(*, run_id: int, worker: str) -> Work | None:
     if run is None:
         return None
     now = timezone.now()
-    stale = run.heartbeat_at is None or run.heartbeat_at < now - STALE
+    stale = run.heartbeat_at is None or run.heartbeat_at < now - stale_after()
     lost = run.state in (RunState.RUNNING, RunState.STOPPING) and stale
     if run.state != RunState.QUEUED and not lost:
         return None
@@ -85,6 +91,9 @@ def begin(*, run_id: int, worker: str) -> Work | None:
     run.heartbeat_at = now
     run.finished_at = None
     run.error = run.advice = ""
+    for stage in run.stages:  # what the last attempt did not finish is still to be done
+        if stage["state"] != "done":
+            stage |= {"state": "", "seconds": None}
     run.save()
     return Work(run)
 
@@ -135,7 +144,7 @@ def reap() -> list[Run]:
     now = timezone.now()
     again = []
     dead = Run.objects.select_for_update(skip_locked=True).filter(
-        state__in=[RunState.RUNNING, RunState.STOPPING], heartbeat_at__lt=now - STALE
+        state__in=[RunState.RUNNING, RunState.STOPPING], heartbeat_at__lt=now - stale_after()
     )
     for run in dead:
         run.token = None
@@ -235,6 +244,11 @@ class Work:
     def log(self, line: str) -> None:
         self._lines.append(_stamped(line))
         self._flush_if_due()
+
+    def resumed(self, where: str) -> None:
+        """Say from which chunk or checkpoint this attempt goes on."""
+        self._pending["resumed_from"] = where[:80]
+        self.log(f"resumed from {where}")
 
     def points(self, kind: str, values: Iterable[tuple[int, dict[str, Any]]]) -> None:
         """Add points to the run's curves; a step that is there already is replaced."""
