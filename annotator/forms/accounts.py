@@ -37,3 +37,11 @@ class PreferencesForm(forms.ModelForm):
         help_texts = {
             "single_keys": "One-letter keys on the annotation page. Enter always saves.",
         }
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(
+        max_length=80,
+        label="Name of a new token",
+        help_text="What will use it, such as “nightly export”.",
+    )

@@ -63,3 +63,9 @@ def project_page(at_least: Role) -> Callable[..., Any]:
         return wrapped
 
     return decorate
+
+
+def page_after(request: HttpRequest, name: str = "after") -> int | None:
+    """The key in the address after which a page of a list starts; nonsense means the start."""
+    value = request.GET.get(name, "")
+    return int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
