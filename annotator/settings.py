@@ -178,7 +178,7 @@ if not env_str("EMAIL_HOST"):
 # Files --------------------------------------------------------------------------------------
 
 STATIC_URL = "/static/"
-STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT = Path(env_str("STATIC_ROOT", str(VAR_DIR / "static")))
 MEDIA_ROOT = VAR_DIR / "media"
 # Imports wait here, checkpoints, models and datasets live here: the web, the worker and the gpu
 # worker must see the same folder (one volume, or one machine).

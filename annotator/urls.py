@@ -55,9 +55,7 @@ project = [
     path("datasets/", datasets.datasets, name="datasets"),
     path("datasets/export/", datasets.export, name="export"),
     path("datasets/<int:number>/", datasets.dataset, name="dataset"),
-    path(
-        "datasets/<int:number>/files/<str:name>", datasets.download, name="dataset_download"
-    ),
+    path("datasets/<int:number>/files/<str:name>", datasets.download, name="dataset_download"),
 ]
 
 urlpatterns = [

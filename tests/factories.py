@@ -58,9 +58,7 @@ def digest(*parts: str) -> bytes:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
 
 
-def prompt(
-    in_project: Project, text: str = "", *, split: str = "train", **fields: Any
-) -> Prompt:
+def prompt(in_project: Project, text: str = "", *, split: str = "train", **fields: Any) -> Prompt:
     text = text or f"Question {next(_number)}?"
     messages = fields.pop("messages", [{"role": "user", "content": text}])
     return Prompt.objects.create(

@@ -61,11 +61,13 @@ class Judgment(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["project", "submitted_at"], name="judgment_by_time",
+                fields=["project", "submitted_at"],
+                name="judgment_by_time",
                 condition=Q(is_current=True),
             ),
             models.Index(
-                fields=["rater", "-submitted_at"], name="judgment_by_rater",
+                fields=["rater", "-submitted_at"],
+                name="judgment_by_rater",
                 condition=Q(is_current=True),
             ),
         ]

@@ -109,9 +109,7 @@ class Invitation(models.Model):
     @property
     def is_open(self) -> bool:
         return (
-            self.revoked_at is None
-            and self.used < self.places
-            and self.expires_at > timezone.now()
+            self.revoked_at is None and self.used < self.places and self.expires_at > timezone.now()
         )
 
 
@@ -149,9 +147,7 @@ class Rater(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="raters")
     kind = models.CharField(max_length=10, choices=Kind)
     name = models.CharField(max_length=120)
-    user = models.ForeignKey(
-        User, models.SET_NULL, null=True, blank=True, related_name="raters"
-    )
+    user = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="raters")
     is_simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
     # Own progress without counting: each changes only in its rater's own transactions.

@@ -41,11 +41,17 @@ class ProjectSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     overlap: int = Field(
-        1, ge=1, le=50, title="Judgments per task",
+        1,
+        ge=1,
+        le=50,
+        title="Judgments per task",
         description="How many different people judge each task.",
     )
     lease_minutes: int = Field(
-        30, ge=1, le=24 * 60, title="Minutes a task is held",
+        30,
+        ge=1,
+        le=24 * 60,
+        title="Minutes a task is held",
         description="After this the task goes back to the queue; the draft is kept.",
     )
     allow_tie: bool = Field(True, title="Offer a tie")
@@ -55,7 +61,10 @@ class ProjectSettings(BaseModel):
         default_factory=lambda: list(SKIP_REASONS), max_length=12, title="Reasons to skip"
     )
     daily_target: int = Field(
-        60, ge=1, le=10_000, title="Judgments a day",
+        60,
+        ge=1,
+        le=10_000,
+        title="Judgments a day",
         description="What one annotator aims for; shown as a bar, never enforced.",
     )
     split: SplitShares = Field(default_factory=SplitShares)

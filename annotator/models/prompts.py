@@ -70,9 +70,7 @@ class Response(models.Model):
     class Meta:
         constraints = [
             # Leads with prompt, so it also serves "the responses of this prompt".
-            models.UniqueConstraint(
-                fields=["prompt", "content_hash"], name="one_response_per_hash"
-            )
+            models.UniqueConstraint(fields=["prompt", "content_hash"], name="one_response_per_hash")
         ]
 
     def __str__(self) -> str:

@@ -63,7 +63,8 @@ class Run(models.Model):
         indexes = [
             models.Index(fields=["project", "-id"], name="run_by_project"),
             models.Index(
-                fields=["state", "heartbeat_at"], name="run_alive",
+                fields=["state", "heartbeat_at"],
+                name="run_alive",
                 condition=models.Q(state__in=["queued", "running", "stopping"]),
             ),
         ]

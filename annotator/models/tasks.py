@@ -44,8 +44,12 @@ class Task(models.Model):
         indexes = [
             # The queue: an index-only pick in hand-out order among tasks with a free place.
             models.Index(
-                "project", F("priority") * -1, "position", "id",
-                name="task_queue", condition=Q(free__gt=0),
+                "project",
+                F("priority") * -1,
+                "position",
+                "id",
+                name="task_queue",
+                condition=Q(free__gt=0),
             ),
         ]
 
@@ -86,7 +90,9 @@ class Assignment(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["project", "expires_at"], name="assignment_live", condition=Q(state="leased")
+                fields=["project", "expires_at"],
+                name="assignment_live",
+                condition=Q(state="leased"),
             ),
             models.Index(fields=["rater", "state", "-closed_at"], name="assignment_history"),
         ]

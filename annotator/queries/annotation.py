@@ -109,9 +109,7 @@ def desk(*, assignment_id: int, rater: Rater) -> Desk | None:
         is_late=state == AssignmentState.EXPIRED,
         earlier=turns[:-1],
         last=turns[-1],
-        answers=[
-            _answer("AB"[slot], answers[str(ids[place])]) for slot, place in enumerate(shown)
-        ],
+        answers=[_answer("AB"[slot], answers[str(ids[place])]) for slot, place in enumerate(shown)],
         draft=draft or {},
         draft_at=draft_at,
     )

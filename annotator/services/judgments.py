@@ -134,17 +134,13 @@ def submit(*, assignment_id: int, rater: Rater, verdict: Verdict) -> Submitted:
     write_preferences(judgment=judgment, task=task)
     with connection.cursor() as cursor:
         if is_counted:
-            cursor.execute(
-                "UPDATE annotator_task SET judged = judged + 1 WHERE id = %s", [task.pk]
-            )
+            cursor.execute("UPDATE annotator_task SET judged = judged + 1 WHERE id = %s", [task.pk])
         cursor.execute(
             "UPDATE annotator_assignment SET state = 'submitted', closed_at = %s, draft = NULL"
             " WHERE id = %s",
             [now, assignment.pk],
         )
-        cursor.execute(
-            "UPDATE annotator_rater SET judged = judged + 1 WHERE id = %s", [rater.pk]
-        )
+        cursor.execute("UPDATE annotator_rater SET judged = judged + 1 WHERE id = %s", [rater.pk])
     return Submitted(judgment.pk, is_counted)
 
 
@@ -203,9 +199,7 @@ def skip(*, assignment_id: int, rater: Rater, reason: str) -> None:
     if held:
         queue.give_back_places(project_id=assignment.project_id, task_ids=[assignment.task_id])
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE annotator_rater SET skipped = skipped + 1 WHERE id = %s", [rater.pk]
-        )
+        cursor.execute("UPDATE annotator_rater SET skipped = skipped + 1 WHERE id = %s", [rater.pk])
 
 
 @transaction.atomic

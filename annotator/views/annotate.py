@@ -55,9 +55,7 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
 def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Give the task to someone else, saying why, and go on."""
     rater = raters.for_member(project=access.project, user=request.user)
-    judgments.skip(
-        assignment_id=assignment_id, rater=rater, reason=request.POST.get("reason", "")
-    )
+    judgments.skip(assignment_id=assignment_id, rater=rater, reason=request.POST.get("reason", ""))
     return _next(request, access, rater)
 
 
@@ -124,9 +122,7 @@ def history(request: HttpRequest, access: Access) -> HttpResponse:
 
 
 def _shown_order(assignment_id: int, rater: Rater) -> list[int]:
-    order = (
-        rater.assignments.filter(pk=assignment_id).values_list("shown_order", flat=True).first()
-    )
+    order = rater.assignments.filter(pk=assignment_id).values_list("shown_order", flat=True).first()
     if order is None:
         raise Http404("not this rater's assignment")
     return order
@@ -157,9 +153,7 @@ def _next(
     return redirect("annotate", slug=access.project.slug)
 
 
-def _open(
-    request: HttpRequest, access: Access, rater: Rater, assignment_id: int
-) -> HttpResponse:
+def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int) -> HttpResponse:
     if request.htmx and request.htmx.target == "work":
         desk = annotation.desk(assignment_id=assignment_id, rater=rater)
         return _show(request, access, rater, desk, note="Reopened with your answers.")
@@ -167,9 +161,7 @@ def _open(
     return redirect(f"{url}?assignment={assignment_id}")
 
 
-def _show_next(
-    request: HttpRequest, access: Access, rater: Rater, **context: Any
-) -> HttpResponse:
+def _show_next(request: HttpRequest, access: Access, rater: Rater, **context: Any) -> HttpResponse:
     lease = queue.claim_next(rater=rater, lease_minutes=access.project.options.lease_minutes)
     desk = lease and annotation.desk(assignment_id=lease.assignment_id, rater=rater)
     return _show(request, access, rater, desk, **context)

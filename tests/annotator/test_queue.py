@@ -296,9 +296,7 @@ def test_edges_are_antisymmetric_under_reordering(ranks: list[int], seed: int) -
 def test_scale_and_verdict_are_inverse(choice: str, shown_order: list[int]) -> None:
     verdict = judgments.pairwise_verdict(choice=choice, shown_order=shown_order, both_bad=False)
     verdict.check(responses=2)
-    shown = shown_choice(
-        ranks=verdict.ranks, strength=verdict.strength, shown_order=shown_order
-    )
+    shown = shown_choice(ranks=verdict.ranks, strength=verdict.strength, shown_order=shown_order)
     assert shown == choice
     mirrored = judgments.pairwise_verdict(
         choice=choice, shown_order=shown_order[::-1], both_bad=False
@@ -350,8 +348,7 @@ def test_overlap_is_exact_with_raters_at_once() -> None:
             connection.close()
 
     threads = [
-        threading.Thread(target=live, args=(person, number))
-        for number, person in enumerate(people)
+        threading.Thread(target=live, args=(person, number)) for number, person in enumerate(people)
     ]
     for thread in threads:
         thread.start()

@@ -1,0 +1,83 @@
+"""The web and job side never loads torch, proven in a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "accelerate", "datasets", "trl")
+
+LOAD_EVERYTHING = """
+import importlib, os, pkgutil, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "annotator.settings"
+import django
+django.setup()
+import annotator, models, rubrics
+def names(package):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.startswith("models.neural") and ".migrations" not in found.name:
+            yield found.name
+count = 0
+for package in (annotator, models, rubrics):
+    for name in names(package):
+        if name != "annotator.gunicorn_conf":
+            importlib.import_module(name)
+            count += 1
+heavy = sorted(set(sys.argv[1:]) & set(sys.modules))
+print(count, *heavy)
+"""
+
+
+def test_web_and_jobs_never_load_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_EVERYTHING, *HEAVY],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    count, *heavy = done.stdout.split()
+    assert int(count) > 40, "the walk found the modules"
+    assert heavy == []
+
+
+@pytest.mark.parametrize("package", ["annotator", "models", "rubrics"])
+def test_modules_stay_short(package: str) -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in (ROOT / package).rglob("*.py")
+        if "migrations" not in path.parts and (lines := path.read_text().count("\n")) > 500
+    }
+    assert long == {}
+
+
+# Where everything is caught, and where what was caught is recorded.
+BOUNDARIES = {
+    "annotator/jobs/base.py": "a job: on its run",
+    "annotator/rendering.py": "a Markdown parser fed with hostile text: shown as plain text, logged",
+    "annotator/rendering_math.py": "a LaTeX converter fed with hostile text: shown as source, logged",
+    "models/neural/train.py": "the training child: told to its parent as an event",
+}
+
+
+def test_only_boundaries_catch_everything() -> None:
+    found = set()
+    for package in ("annotator", "models", "rubrics"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.ExceptHandler):
+                    continue
+                broad = node.type is None or getattr(node.type, "id", "") in {
+                    "Exception",
+                    "BaseException",
+                }
+                passes_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+                if broad and not passes_on:
+                    found.add(str(path.relative_to(ROOT)))
+    assert found <= set(BOUNDARIES)
