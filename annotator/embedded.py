@@ -139,7 +139,7 @@ def _ensure_server(server: Server, account: Account, started: list[str]) -> str:
         return server.url(run)
     with startup_lock(server.var / "embedded.lock") as lock:
         run = make_socket_folder(server.var, account)
-        if is_held(_hold_path(server)) and _becomes_ready(server, run):
+        if _becomes_ready(server, run, silence=SILENT_TIMEOUT):
             return server.url(run)
         if is_held(_hold_path(server)) or server_pids(server.process, server.data):
             _stop_server(server)  # alive, but out of reach
@@ -148,8 +148,8 @@ def _ensure_server(server: Server, account: Account, started: list[str]) -> str:
     return server.url(run)
 
 
-def _becomes_ready(server: Server, run: Path) -> bool:
-    """Wait for a live server; False when it died or nobody can reach it."""
+def _becomes_ready(server: Server, run: Path, *, silence: float) -> bool:
+    """Wait for a live server; False when it is dead or had no socket for ``silence`` seconds."""
     deadline = time.monotonic() + READY_TIMEOUT
     silent_since = time.monotonic()
     while is_held(_hold_path(server)):
@@ -159,10 +159,10 @@ def _becomes_ready(server: Server, run: Path) -> bool:
         with connection(server.socket(run)) as peer:
             if peer is not None:
                 silent_since = now
-        if now - silent_since > SILENT_TIMEOUT:
-            return False
         if now > deadline:
             raise EmbeddedError(f"{server.label} in {server.data} is still not ready; see its log")
+        if now - silent_since > silence:
+            return False
         time.sleep(POLL)
     return False
 
@@ -180,7 +180,7 @@ def _start_server(server: Server, account: Account, run: Path, lock: int) -> Non
         spawn_server(server.command(run), account=able, hold=hold, folder=server.data, log=log)
     finally:
         os.close(hold)  # the server has its own copy by now
-    if not _becomes_ready(server, run):
+    if not _becomes_ready(server, run, silence=READY_TIMEOUT):
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise EmbeddedError(f"{server.label} did not start (log in {server.data}):\n{tail}")
     server.finish(run)
