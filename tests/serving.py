@@ -49,7 +49,6 @@ def child_env(**more: str) -> dict[str, str]:
         "REDIS_URL": settings.REDIS_URL,
         "SECRET_KEY": settings.SECRET_KEY,
         "TOUCHSTONE_WORK": str(settings.WORK_ROOT),
-        "DEBUG": "1",  # static files straight from the sources, no collectstatic
         "LOG_LEVEL": "WARNING",
         **more,
     }
@@ -61,12 +60,17 @@ class Web:
 
     port: int
     workers: int = 2
+    debug: bool = True  # static files from the sources; without it they must be collected
     log: Path = Path(os.devnull)
     _process: subprocess.Popen | None = field(default=None, repr=False)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gunicorn", "-c", "annotator/gunicorn_conf.py"]
-        env = child_env(BIND=f"127.0.0.1:{self.port}", WEB_CONCURRENCY=str(self.workers))
+        env = child_env(
+            BIND=f"127.0.0.1:{self.port}",
+            WEB_CONCURRENCY=str(self.workers),
+            DEBUG=str(int(self.debug)),
+        )
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, "annotator.wsgi"],

@@ -100,13 +100,13 @@ class Project(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.settings = self.options.model_dump(mode="json")
+        super().save(*args, **kwargs)
+
     @property
     def options(self) -> ProjectSettings:
         return ProjectSettings.model_validate(self.settings)
 
     def set_options(self, options: ProjectSettings) -> None:
         self.settings = options.model_dump(mode="json")
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        self.settings = self.options.model_dump(mode="json")
-        super().save(*args, **kwargs)
