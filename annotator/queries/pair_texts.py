@@ -1,0 +1,200 @@
+"""Pairs with their texts, and the rows that a reward model is trained on.
+
+Texts are fetched per list of pairs by primary key: every response once, however many pairs it
+stands in, and two statements a list instead of a join that the planner might turn into a sort.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import orjson
+import psycopg
+
+from annotator.models import Project
+from annotator.queries.pairs import CHUNK, Pair, Selection, chunks
+from annotator.queries.snapshot import current
+
+Message = dict[str, str]
+
+
+class PromptText(NamedTuple):
+    """A prompt's turns. ``form`` is "hh" where it came as a transcript, ``raw`` that transcript
+    where the turns alone would not give it back (annotator.importers.transcripts)."""
+
+    messages: list[Message]
+    form: str | None
+    raw: str | None
+
+
+class ResponseText(NamedTuple):
+    """An answer; ``messages`` is set where it is more than one, ``raw`` as for a prompt."""
+
+    text: str
+    messages: list[Message] | None
+    raw: str | None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.messages and not self.text.strip()
+
+    @property
+    def length(self) -> int:
+        """Characters, whatever the form."""
+        if self.messages:
+            return sum(len(message["content"]) for message in self.messages)
+        return len(self.text)
+
+    def same_as(self, other: ResponseText) -> bool:
+        return self.text == other.text and self.messages == other.messages
+
+
+class Compared(NamedTuple):
+    """A pair with its texts. ``is_repeat``: its votes were pooled into an earlier pair of the same
+    two texts, and it stands for nothing by itself."""
+
+    pair: Pair
+    prompt: PromptText
+    a: ResponseText
+    b: ResponseText
+    is_repeat: bool = False
+
+
+PROMPTS = """
+SELECT id, messages::text, extra->>'transcript', extra->>'transcript_raw'
+FROM annotator_prompt WHERE id = ANY(%s)
+"""
+RESPONSES = """
+SELECT id, text, messages::text, extra->>'transcript_raw'
+FROM annotator_response WHERE id = ANY(%s)
+"""
+
+
+def with_texts(
+    pairs: Iterable[list[Pair]],
+    *,
+    connection: psycopg.Connection | None = None,
+    pool_repeats: bool = False,
+) -> Iterator[list[Compared]]:
+    """The lists of ``pairs.chunks`` with texts.
+
+    Two pairs of one prompt can hold the same two texts, from different generators. Where such
+    pairs disagree about the winner, their votes are pooled into the first of them, so that no
+    reader ever sees both directions; with ``pool_repeats`` they are pooled in any case.
+    """
+    raw = connection or current()
+    for chunk in pairs:
+        yield _settle_repeats(_join(raw, chunk), everything=pool_repeats)
+
+
+def _join(raw: psycopg.Connection, chunk: list[Pair]) -> list[Compared]:
+    prompt_ids = list({pair.prompt_id for pair in chunk})
+    response_ids = list({id for pair in chunk for id in (pair.a_id, pair.b_id)})
+    with psycopg.Cursor(raw) as cursor:
+        cursor.execute(PROMPTS, [prompt_ids], binary=True)
+        prompts = {
+            id: PromptText(orjson.loads(messages), form, text)
+            for id, messages, form, text in cursor
+        }
+        cursor.execute(RESPONSES, [response_ids], binary=True)
+        responses = {
+            id: ResponseText(text, orjson.loads(messages) if messages else None, verbatim)
+            for id, text, messages, verbatim in cursor
+        }
+    return [
+        Compared(pair, prompts[pair.prompt_id], responses[pair.a_id], responses[pair.b_id])
+        for pair in chunk
+    ]
+
+
+def _settle_repeats(chunk: list[Compared], *, everything: bool) -> list[Compared]:
+    texts = {id: text for one in chunk for id, text in _texts(one)}
+    if len({text.text for text in texts.values()}) == len(texts):
+        return chunk  # nearly always: no two texts are alike
+    settled: list[Compared] = []
+    for _, of_prompt in groupby(chunk, key=attrgetter("pair.prompt_id")):
+        settled += _settle_prompt(list(of_prompt), everything=everything)
+    return settled
+
+
+def _texts(one: Compared) -> tuple[tuple[int, ResponseText], tuple[int, ResponseText]]:
+    return (one.pair.a_id, one.a), (one.pair.b_id, one.b)
+
+
+def _settle_prompt(pairs: list[Compared], *, everything: bool) -> list[Compared]:
+    alike: dict[frozenset[tuple[str, bytes]], list[int]] = defaultdict(list)
+    for place, one in enumerate(pairs):
+        alike[frozenset((_key(one.a), _key(one.b)))].append(place)
+    for places in alike.values():
+        if len(places) == 1:
+            continue
+        first = pairs[places[0]]
+        flips = [not one.a.same_as(first.a) for one in (pairs[place] for place in places)]
+        said = {
+            _turned(pairs[place].pair.outcome, flip)
+            for place, flip in zip(places, flips, strict=True)
+        }
+        if not everything and not {"a", "b"} <= said:
+            continue
+        pooled = first.pair
+        for place, flip in zip(places[1:], flips[1:], strict=True):
+            pooled = pooled.pooled(pairs[place].pair, flipped=flip)
+            pairs[place] = pairs[place]._replace(is_repeat=True)
+        pairs[places[0]] = first._replace(pair=pooled)
+    return pairs
+
+
+def _key(response: ResponseText) -> tuple[str, bytes]:
+    return response.text, orjson.dumps(response.messages)
+
+
+def _turned(outcome: str, flip: bool) -> str:
+    return {"a": "b", "b": "a"}.get(outcome, outcome) if flip else outcome
+
+
+def training_rows(
+    project: Project,
+    split: str,
+    *,
+    selection: Selection | None = None,
+    min_votes: int = 1,
+    keep_ties: bool = False,
+    connection: psycopg.Connection | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The pairs of one split as a reward model's trainer reads them (``models.pairs``).
+
+    ``p`` is the share of votes for the chosen response, a tie as half a vote each. Pairs without a
+    majority come as ``p`` .5 where ``keep_ties``, else not at all. Identical texts never come:
+    there is nothing to learn from them.
+    """
+    chosen = replace(selection or Selection(), splits=(split,))
+    read = chunks(project, chosen, connection=connection, size=CHUNK)
+    for chunk in with_texts(read, connection=connection):
+        for one in chunk:
+            if one.is_repeat or one.pair.votes < max(min_votes, 1) or one.a.same_as(one.b):
+                continue
+            outcome = one.pair.outcome
+            if outcome in ("a", "b") or keep_ties:
+                yield _training_row(one, flip=outcome == "b")
+
+
+def _training_row(one: Compared, *, flip: bool) -> dict[str, Any]:
+    pair = one.pair
+    chosen, rejected = (one.b, one.a) if flip else (one.a, one.b)
+    decided = pair.outcome in ("a", "b")
+    share = 1 - pair.p_a if flip else pair.p_a
+    return {
+        "prompt": one.prompt.messages,
+        "chosen": chosen.messages or chosen.text,
+        "rejected": rejected.messages or rejected.text,
+        "p": share if decided else 0.5,
+        "weight": 1.0,
+        "strength": max(1, round(pair.strength)) if decided else 0,
+        "prompt_id": pair.prompt_id,
+        "pair_id": pair.pair_id,
+    }

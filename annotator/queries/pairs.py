@@ -1,0 +1,260 @@
+"""A project's preferences as pairs: one per (prompt, a, b), votes counted, majority drawn.
+
+Training and export read votes through here and nowhere else, so that both mean the same by
+"a beats b". PostgreSQL does the counting; rows come through a server-side cursor in index order,
+so memory does not grow with the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final, Literal, NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from annotator.errors import Invalid
+from annotator.models import Project, Rater, Split
+from annotator.queries.snapshot import current
+
+Outcome = Literal["a", "b", "tie", "contradiction"]
+Raters = Literal["all", "people", "imported", "named"]
+
+CHUNK: Final = 2_000  # pairs fetched at a time
+_cursors = count(1)
+
+
+class Pair(NamedTuple):
+    """What the raters of a selection said about two responses of one prompt.
+
+    ``a_id < b_id`` always, whatever the order in the task. ``strengths_a`` is the sum of the
+    strengths (1 to 3) of the votes that a won. ``golds`` counts votes on control tasks; those and
+    votes of raters outside the selection are in no other field. ``pair_id`` is the id of the first
+    preference counted, 0 where there is none: it leads from any row to its judgments.
+    """
+
+    prompt_id: int
+    a_id: int
+    b_id: int
+    wins_a: int
+    wins_b: int
+    ties: int
+    strengths_a: int
+    strengths_b: int
+    raters: int
+    both_bad: int
+    golds: int
+    pair_id: int
+    split: str
+
+    @property
+    def votes(self) -> int:
+        return self.wins_a + self.wins_b + self.ties
+
+    @property
+    def outcome(self) -> Outcome:
+        """What most votes say.
+
+        ``contradiction`` where a and b lead with equally many votes, ``tie`` where calls of a tie
+        lead, alone or level with one side.
+        """
+        a, b, tie = self.wins_a, self.wins_b, self.ties
+        if a > b and a > tie:
+            return "a"
+        if b > a and b > tie:
+            return "b"
+        return "contradiction" if a == b > 0 and a >= tie else "tie"
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether some preferred a and some preferred b."""
+        return self.wins_a > 0 and self.wins_b > 0
+
+    @property
+    def agreement(self) -> float:
+        """The share of all votes that says what the most say."""
+        return max(self.wins_a, self.wins_b, self.ties) / self.votes if self.votes else 0.0
+
+    @property
+    def strength(self) -> float:
+        """Mean strength of the winner's votes; 0 where nobody won."""
+        match self.outcome:
+            case "a":
+                return self.strengths_a / self.wins_a
+            case "b":
+                return self.strengths_b / self.wins_b
+        return 0.0
+
+    @property
+    def p_a(self) -> float:
+        """The share of the votes for a, a tie as half a vote for each."""
+        return (self.wins_a + self.ties / 2) / self.votes if self.votes else 0.5
+
+    def pooled(self, other: Pair, *, flipped: bool) -> Pair:
+        """This pair with the votes of another on the same two texts added.
+
+        ``flipped``: the other's a is this one's b. ``raters`` may count one rater twice.
+        """
+        a, b, sa, sb = other.wins_a, other.wins_b, other.strengths_a, other.strengths_b
+        if flipped:
+            a, b, sa, sb = b, a, sb, sa
+        return self._replace(
+            wins_a=self.wins_a + a,
+            wins_b=self.wins_b + b,
+            ties=self.ties + other.ties,
+            strengths_a=self.strengths_a + sa,
+            strengths_b=self.strengths_b + sb,
+            raters=self.raters + other.raters,
+            both_bad=self.both_bad + other.both_bad,
+            golds=self.golds + other.golds,
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Whose votes count, and on which prompts. Votes on control tasks never do."""
+
+    raters: Raters = "all"
+    names: tuple[str, ...] = ()  # with raters="named"
+    splits: tuple[str, ...] = tuple(Split.values)
+
+
+def rater_ids(project: Project, selection: Selection) -> list[int] | None:
+    """The raters whose votes count; None for all. Raises Invalid for a name nobody has."""
+    if selection.raters == "all":
+        return None
+    raters = Rater.objects.filter(project=project)
+    if selection.raters == "named":
+        known = raters.filter(name__in=selection.names)
+        missing = sorted(set(selection.names) - set(known.values_list("name", flat=True)))
+        if missing or not selection.names:
+            raise Invalid(f"No rater of this project is called {', '.join(missing) or 'nothing'}.")
+        raters = known
+    elif selection.raters == "people":
+        raters = raters.filter(kind=Rater.Kind.HUMAN)
+    else:
+        raters = raters.filter(kind=Rater.Kind.IMPORTED)
+    return list(raters.order_by("pk").values_list("pk", flat=True))
+
+
+# a and b are put in order of id because two tasks may list the same responses in either order.
+COUNTED: Final = """
+SELECT v.*, q.split FROM (
+    SELECT prompt_id, a_id, b_id,
+           count(*) FILTER (WHERE used AND won = 1) AS wins_a,
+           count(*) FILTER (WHERE used AND won = -1) AS wins_b,
+           count(*) FILTER (WHERE used AND won = 0) AS ties,
+           coalesce(sum(strength) FILTER (WHERE used AND won = 1), 0) AS strengths_a,
+           coalesce(sum(strength) FILTER (WHERE used AND won = -1), 0) AS strengths_b,
+           count(DISTINCT rater_id) FILTER (WHERE used) AS raters,
+           count(*) FILTER (WHERE used AND both_bad) AS both_bad,
+           count(*) FILTER (WHERE is_gold) AS golds,
+           coalesce(min(id) FILTER (WHERE used), 0) AS pair_id
+    FROM (
+        SELECT id, prompt_id, least(a_id, b_id) AS a_id, greatest(a_id, b_id) AS b_id,
+               CASE WHEN a_id < b_id THEN outcome ELSE -outcome END AS won,
+               strength, both_bad, rater_id, is_gold,
+               NOT is_gold AND (%(all_raters)s OR rater_id = ANY(%(raters)s)) AS used
+        FROM annotator_preference WHERE project_id = %(project)s
+    ) votes
+    GROUP BY prompt_id, a_id, b_id
+) v JOIN annotator_prompt q ON q.id = v.prompt_id
+WHERE q.split = ANY(%(splits)s)
+"""
+
+
+def counted(project: Project, selection: Selection) -> tuple[str, dict[str, Any]]:
+    """The statement that counts votes per pair, columns as in ``Pair``, and its parameters."""
+    raters = rater_ids(project, selection)
+    return COUNTED, {
+        "project": project.pk,
+        "all_raters": raters is None,
+        "raters": raters or [],
+        "splits": list(selection.splits),
+    }
+
+
+def chunks(
+    project: Project,
+    selection: Selection,
+    *,
+    connection: psycopg.Connection | None = None,
+    size: int = CHUNK,
+) -> Iterator[list[Pair]]:
+    """Every pair with any vote, by (prompt, a, b), in lists of about ``size``.
+
+    A prompt's pairs are never in two lists. Pairs on which no selected rater voted are there,
+    with ``votes`` 0. ``connection``: where to read, the thread's own if not given; outside a
+    transaction it is in one until the iterator ends or is closed.
+    """
+    sql, values = counted(project, selection)
+    raw = connection or current()
+    idle = raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    with raw.transaction() if idle else nullcontext():
+        # Compiling this statement takes longer than it ever saves.
+        raw.execute("SET LOCAL jit = off")
+        with psycopg.ServerCursor(raw, f"pairs_{next(_cursors)}") as cursor:
+            ordered = f"{sql} ORDER BY v.prompt_id, v.a_id, v.b_id"
+            cursor.execute(ordered, values, binary=True)
+            yield from _whole_prompts(cursor, size)
+
+
+def _whole_prompts(
+    cursor: psycopg.ServerCursor[TupleRow], size: int
+) -> Iterator[list[Pair]]:
+    held: list[Pair] = []
+    while rows := cursor.fetchmany(size):
+        held.extend(map(Pair._make, rows))
+        last = held[-1].prompt_id
+        if held[0].prompt_id == last:
+            continue
+        end = len(held)
+        while held[end - 1].prompt_id == last:
+            end -= 1
+        yield held[:end]
+        held = held[end:]
+    if held:
+        yield held
+
+
+def decided_pairs(
+    project: Project,
+    selection: Selection | None = None,
+    *,
+    min_votes: int = 1,
+    connection: psycopg.Connection | None = None,
+) -> Iterator[Pair]:
+    """The pairs with at least ``min_votes`` counted votes, by (prompt, a, b)."""
+    selection = selection or Selection()
+    for chunk in chunks(project, selection, connection=connection):
+        yield from (pair for pair in chunk if pair.votes >= max(min_votes, 1))
+
+
+def count_unvoted(
+    project: Project, splits: Sequence[str], *, connection: psycopg.Connection | None = None
+) -> int:
+    """Pairs that some task asks about and that nobody has voted on."""
+    raw = connection or current()
+    row = raw.execute(UNVOTED, {"project": project.pk, "splits": list(splits)}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+UNVOTED: Final = """
+SELECT count(*) FROM (
+    SELECT DISTINCT t.prompt_id, least(a.id, b.id), greatest(a.id, b.id)
+    FROM annotator_task t
+    JOIN annotator_prompt q ON q.id = t.prompt_id AND q.split = ANY(%(splits)s)
+    CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS a (id, place)
+    CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS b (id, place)
+    WHERE t.project_id = %(project)s AND t.judged = 0 AND a.place < b.place
+      AND NOT EXISTS (
+        SELECT 1 FROM annotator_preference p
+        WHERE p.project_id = t.project_id AND p.prompt_id = t.prompt_id
+          AND p.a_id IN (a.id, b.id) AND p.b_id IN (a.id, b.id)
+      )
+) pairs
+"""
