@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -31,6 +31,7 @@ EXIT_STOPPED: Final = 75  # asked to stop; a checkpoint is saved, running again 
 EXIT_ORPHANED: Final = 76  # the supervisor is gone
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 STDERR_TAIL_BYTES: Final = 4000
 MEMORY_ADVICE: Final = (
     "Lower the batch size, the tokens per forward pass or the longest text, "
@@ -62,6 +63,7 @@ def supervise(
     poll: float = 0.5,
     grace: float = 30.0,
     environ: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> TrainingResult:
     """Train what ``workdir`` describes in a child process and wait for it.
 
@@ -69,13 +71,15 @@ def supervise(
     ``on_event`` is called in this thread with every event as it comes. ``should_stop`` is asked
     every ``poll`` seconds; once true, the child is told to save a checkpoint and end, and is killed
     after ``grace`` seconds. ``environ`` is added to the child's environment, such as
-    ``{"OMP_NUM_THREADS": "1"}``. If ``on_event`` or ``should_stop`` raises, the child is ended in
-    the same way and the error goes on to the caller.
+    ``{"OMP_NUM_THREADS": "1"}``. ``pass_fds`` are file descriptors the child inherits: a lock held
+    through one is held while the child lives, even where its supervisor was killed. If
+    ``on_event`` or ``should_stop`` raises, the child is ended in the same way and the error goes
+    on to the caller.
     """
     folder = Path(workdir).resolve()
     with (folder / STDERR).open("ab") as stderr:
         start = stderr.tell()
-        child = _spawn(folder, stderr=stderr, environ=environ or {})
+        child = _spawn(folder, stderr=stderr, environ=environ or {}, pass_fds=pass_fds)
         watch = _Watch(child, on_event=on_event, should_stop=should_stop, poll=poll, grace=grace)
         try:
             watch.run()
@@ -144,16 +148,17 @@ class _Watch:
 
 
 def _spawn(
-    folder: Path, *, stderr: IO[bytes], environ: Mapping[str, str]
+    folder: Path, *, stderr: IO[bytes], environ: Mapping[str, str], pass_fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return subprocess.Popen(
         [sys.executable, "-m", "models.neural.train", "--supervised", str(folder)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, **environ},
+        env={**os.environ, **QUIET, "PYTHONPATH": path, **environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
+        pass_fds=pass_fds,
         start_new_session=True,  # a Ctrl-C for the worker is not one for the child
     )
 

@@ -245,6 +245,11 @@ class Work:
         self._lines.append(_stamped(line))
         self._flush_if_due()
 
+    def say(self, message: str) -> None:
+        """What the run is doing where no number moves."""
+        self._pending["message"] = message[:300]
+        self._flush_if_due()
+
     def resumed(self, where: str) -> None:
         """Say from which chunk or checkpoint this attempt goes on."""
         self._pending["resumed_from"] = where[:80]

@@ -1,0 +1,124 @@
+"""The data of a training run: its pairs and the human-human ceiling, collected once.
+
+Whatever is judged afterwards, a run that was killed or canceled goes on with the data it began
+with; its files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+import psycopg
+
+from annotator.errors import Invalid
+from annotator.models import Project
+from annotator.queries import rewards as queries
+from annotator.queries.snapshot import snapshot
+from annotator.services import runs
+from models.baselines import human_ceiling
+from models.pairs import (
+    SPLITS,
+    BadRow,
+    Pair,
+    data_sha256,
+    pairs_path,
+    parse_pair,
+    write_pairs,
+)
+from models.training import TrainingConfig
+from models.workdir import write_json
+
+COLLECTED: Final = "collected.json"  # its presence says that the pairs are whole
+ROWS_AT_ONCE: Final = 1000
+LEAST_TRAIN: Final = 10  # preferences; fewer teach nothing that a test could show
+LEAST_TEST: Final = 1
+NAMED: Final = 20  # rows left out that the log names, per split
+
+
+def require_enough(*, train: int, test: int) -> None:
+    """Raise Invalid where too few pairs have a majority to train on or to measure on."""
+    if train >= LEAST_TRAIN and test >= LEAST_TEST:
+        return
+    raise Invalid(
+        f"There are {train:,} preferences to train on and {test:,} to test on;"
+        f" at least {LEAST_TRAIN} and {LEAST_TEST} are needed.",
+        advice="Judge or import more pairs. Ties and pairs whose votes cancel out do not count.",
+    )
+
+
+def require_enough_in(project: Project) -> None:
+    """``require_enough`` on counts a minute old, or on new ones where those do not suffice."""
+    for look in (queries.readiness, queries.count):
+        splits = look(project).splits
+        train, test = splits["train"].decided, splits["test"].decided
+        if train >= LEAST_TRAIN and test >= LEAST_TEST:
+            return
+    require_enough(train=train, test=test)
+
+
+def collect(work: runs.Work, config: TrainingConfig) -> dict[str, Any]:
+    """Write configuration and pairs into the run's folder, once.
+
+    A resumed run goes on with the data it began with, whatever was judged since.
+    """
+    run, folder = work.run, work.run.folder
+    marker = folder / COLLECTED
+    if marker.exists():
+        work.log("the pairs collected by an earlier attempt are used again")
+        collected: dict[str, Any] = orjson.loads(marker.read_bytes())
+        return collected
+    work.stage("collect", "Collect")
+    config.write(folder)
+    with snapshot() as connection:
+        splits = {split: _write_split(work, split, connection) for split in SPLITS}
+        votes = queries.test_votes(run.project, connection=connection)
+    require_enough(train=splits["train"]["decided"], test=splits["test"]["decided"])
+    collected = {
+        "splits": splits,
+        "data_sha256": data_sha256(folder),
+        "human_ceiling": ceiling(votes),
+    }
+    write_json(marker, collected)
+    return collected
+
+
+def ceiling(votes: queries.Votes) -> dict[str, Any]:
+    """How often a person agrees with the majority of the others, as JSON-ready values.
+
+    ``accuracy`` is None, with a ``reason``, where no test pair was judged by two people.
+    """
+    found = human_ceiling(votes.pair, votes.rater, votes.outcome)
+    if found is None:
+        nothing = {"accuracy": None, "interval": None, "n": 0, "groups": 0, "ties": 0}
+        return nothing | {"reason": "No pair of the test split was judged by two people."}
+    return found.as_dict() | {"imported": votes.has_imported, "simulated": votes.has_simulated}
+
+
+def _write_split(work: runs.Work, split: str, connection: psycopg.Connection) -> dict[str, int]:
+    """Write the pairs of one split and count them."""
+    counts = {"decided": 0, "undecided": 0, "left_out": 0}
+
+    def pairs() -> Iterator[Pair]:
+        rows = queries.rows_of(work.run.project, split, connection=connection)
+        for number, row in enumerate(rows, start=1):
+            if number % ROWS_AT_ONCE == 0:
+                work.check()
+                work.progress(number, unit="pairs", message=f"collecting the {split} split")
+            try:
+                pair = parse_pair(row)
+            except BadRow as error:
+                counts["left_out"] += 1
+                if counts["left_out"] <= NAMED:
+                    work.log(f"preference {row['pair_id']} is left out: {error}")
+                continue
+            counts["decided" if pair.p != 0.5 else "undecided"] += 1
+            yield pair
+
+    write_pairs(pairs_path(work.run.folder, split), pairs())
+    work.log(
+        f"collected {split}: {counts['decided']:,} preferences,"
+        f" {counts['undecided']:,} without a majority, {counts['left_out']:,} left out"
+    )
+    return counts
