@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations
@@ -86,10 +87,114 @@ class Submitted:
     was_repeat: bool = False  # a double press: the verdict was already in
 
 
+@dataclass(frozen=True)
+class _Held:
+    """An assignment with its task, locked for the transaction at hand."""
+
+    assignment_id: int
+    state: str
+    shown_order: list[int]
+    task_id: int
+    prompt_id: int
+    response_ids: list[int]
+    is_gold: bool
+
+
+LOCK_SQL: Final = """
+    SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.is_gold
+    FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
+    WHERE a.id = %s AND a.rater_id = %s FOR NO KEY UPDATE OF a
+"""
+
+# Judgment, edges, counters and the closed assignment: one round trip, one set of locks.
+SUBMIT_SQL: Final = """
+    WITH judgment AS (
+        INSERT INTO annotator_judgment
+            (project_id, task_id, rater_id, kind, revision, is_current, is_counted, ranks,
+             strength, both_bad, rationale, reasons, shown_order, first_paint_at, submitted_at,
+             active_ms)
+        SELECT a.project_id, a.task_id, a.rater_id, 'vote',
+               (SELECT coalesce(max(revision), 0) + 1 FROM annotator_judgment
+                WHERE task_id = a.task_id AND rater_id = a.rater_id),
+               true, %(counted)s, %(ranks)s, %(strength)s, %(both_bad)s, %(rationale)s,
+               %(reasons)s, a.shown_order, a.first_paint_at, clock_timestamp(),
+               least(greatest(0, extract(epoch FROM clock_timestamp() - a.first_paint_at)
+                     * 1000), 2147483647)::int
+        FROM annotator_assignment a WHERE a.id = %(assignment)s
+        RETURNING id, project_id, task_id, rater_id, both_bad
+    ), edges AS (
+        INSERT INTO annotator_preference
+            (project_id, judgment_id, task_id, prompt_id, rater_id, a_id, b_id, outcome,
+             strength, both_bad, is_gold)
+        SELECT j.project_id, j.id, j.task_id, %(prompt)s, j.rater_id, e.a, e.b, e.outcome,
+               e.strength, j.both_bad, %(gold)s
+        FROM judgment j,
+             unnest(%(a)s::bigint[], %(b)s::bigint[], %(outcomes)s::int[], %(strengths)s::int[])
+                 AS e (a, b, outcome, strength)
+    ), task AS (
+        UPDATE annotator_task SET judged = judged + 1
+        WHERE id = %(task)s AND %(counted)s
+    ), assignment AS (
+        UPDATE annotator_assignment
+        SET state = 'submitted', closed_at = clock_timestamp(), draft = NULL
+        WHERE id = %(assignment)s
+    ), rater AS (
+        UPDATE annotator_rater SET judged = judged + 1 WHERE id = %(rater)s
+    )
+    SELECT id FROM judgment
+"""
+
+
+@transaction.atomic
+def submit(
+    *, assignment_id: int, rater: Rater, verdict: Callable[[list[int]], Verdict]
+) -> Submitted:
+    """Record a verdict; a late one takes a free place or is kept as an extra.
+
+    ``verdict`` gives the verdict in canonical order for the order that was shown. Raises Invalid
+    for a verdict that does not fit the task, NotFound for another's assignment.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK_SQL, [assignment_id, rater.pk])
+        row = cursor.fetchone()
+        if row is None:
+            raise NotFound("This task is not yours.")
+        held = _Held(*row)
+        if held.state == AssignmentState.SUBMITTED:
+            current = Judgment.objects.get(task_id=held.task_id, rater=rater, is_current=True)
+            return Submitted(current.pk, current.is_counted, was_repeat=True)
+        said = verdict(held.shown_order)
+        said.check(responses=len(held.response_ids))
+        is_counted = held.state == AssignmentState.LEASED or queue.take_place(task_id=held.task_id)
+        cursor.execute(SUBMIT_SQL, _values(held, said, rater=rater, is_counted=is_counted))
+        return Submitted(cursor.fetchone()[0], is_counted)
+
+
+def _values(held: _Held, verdict: Verdict, *, rater: Rater, is_counted: bool) -> dict[str, Any]:
+    pairs = edges(response_ids=held.response_ids, ranks=verdict.ranks, strength=verdict.strength)
+    a, b, outcomes, strengths = (list(column) for column in zip(*pairs, strict=True))
+    return {
+        "assignment": held.assignment_id,
+        "task": held.task_id,
+        "prompt": held.prompt_id,
+        "gold": held.is_gold,
+        "rater": rater.pk,
+        "counted": is_counted,
+        "ranks": verdict.ranks,
+        "strength": verdict.strength,
+        "both_bad": verdict.both_bad,
+        "rationale": verdict.rationale,
+        "reasons": verdict.reasons,
+        "a": a,
+        "b": b,
+        "outcomes": outcomes,
+        "strengths": strengths,
+    }
+
+
 def _lock_assignment(*, assignment_id: int, rater: Rater) -> Assignment:
     assignment = (
-        Assignment.objects.select_for_update(of=("self",))
-        .select_related("task")
+        Assignment.objects.select_for_update(no_key=True)
         .filter(pk=assignment_id, rater=rater)
         .first()
     )
@@ -98,71 +203,8 @@ def _lock_assignment(*, assignment_id: int, rater: Rater) -> Assignment:
     return assignment
 
 
-@transaction.atomic
-def submit(*, assignment_id: int, rater: Rater, verdict: Verdict) -> Submitted:
-    """Record a verdict; a late one takes a free place or is kept as an extra.
-
-    Raises Invalid for a verdict that does not fit the task, NotFound for another's assignment.
-    """
-    assignment = _lock_assignment(assignment_id=assignment_id, rater=rater)
-    task = assignment.task
-    verdict.check(responses=len(task.response_ids))
-    if assignment.state == AssignmentState.SUBMITTED:
-        current = Judgment.objects.get(task=task, rater=rater, is_current=True)
-        return Submitted(current.pk, current.is_counted, was_repeat=True)
-    held = assignment.state == AssignmentState.LEASED
-    is_counted = held or queue.take_place(task_id=task.pk)
-    now = timezone.now()
-    revision = _next_revision(task_id=task.pk, rater_id=rater.pk)
-    judgment = Judgment(
-        project_id=task.project_id,
-        task_id=task.pk,
-        rater_id=rater.pk,
-        revision=revision,
-        is_counted=is_counted,
-        ranks=verdict.ranks,
-        strength=verdict.strength,
-        both_bad=verdict.both_bad,
-        rationale=verdict.rationale,
-        reasons=verdict.reasons,
-        shown_order=assignment.shown_order,
-        first_paint_at=assignment.first_paint_at,
-        submitted_at=now,
-        active_ms=_elapsed_ms(assignment, now),
-    )
-    judgment.save(force_insert=True)
-    write_preferences(judgment=judgment, task=task)
-    with connection.cursor() as cursor:
-        if is_counted:
-            cursor.execute("UPDATE annotator_task SET judged = judged + 1 WHERE id = %s", [task.pk])
-        cursor.execute(
-            "UPDATE annotator_assignment SET state = 'submitted', closed_at = %s, draft = NULL"
-            " WHERE id = %s",
-            [now, assignment.pk],
-        )
-        cursor.execute("UPDATE annotator_rater SET judged = judged + 1 WHERE id = %s", [rater.pk])
-    return Submitted(judgment.pk, is_counted)
-
-
-def _elapsed_ms(assignment: Assignment, now: Any) -> int | None:
-    if assignment.first_paint_at is None:
-        return None
-    elapsed = (now - assignment.first_paint_at) / timedelta(milliseconds=1)
-    return max(0, min(int(elapsed), 2**31 - 1))
-
-
-def _next_revision(*, task_id: int, rater_id: int) -> int:
-    last = (
-        Judgment.objects.filter(task_id=task_id, rater_id=rater_id)
-        .order_by("-revision")
-        .values_list("revision", flat=True)
-        .first()
-    )
-    return (last or 0) + 1
-
-
 def write_preferences(*, judgment: Judgment, task: Task) -> None:
-    """The edges of a judgment in force, in its own transaction."""
+    """The edges of a judgment that did not come from the desk, in its own transaction."""
     Preference.objects.bulk_create(
         Preference(
             project_id=task.project_id,

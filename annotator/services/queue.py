@@ -39,13 +39,6 @@ class Lease:
     expires_at: datetime
 
 
-HELD_SQL: Final = """
-    SELECT id, task_id, shown_order, expires_at
-    FROM annotator_assignment
-    WHERE rater_id = %s AND state = 'leased' AND expires_at > now()
-    ORDER BY leased_at DESC, id DESC LIMIT 1
-"""
-
 # The scalar subquery is never flattened into a join: one index probe per walked task, whatever
 # the planner thinks of the table sizes.
 OPEN_TASKS: Final = """
@@ -58,9 +51,16 @@ OPEN_TASKS: Final = """
     LIMIT 1
 """
 
+# What the rater holds already, else the next open task, leased now.
 CLAIM_SQL: Final = f"""
-    WITH picked AS (
-        SELECT t.id {OPEN_TASKS} FOR UPDATE OF t SKIP LOCKED
+    WITH held AS (
+        SELECT id, task_id, shown_order, expires_at
+        FROM annotator_assignment
+        WHERE rater_id = %(rater)s AND state = 'leased' AND expires_at > now()
+        ORDER BY leased_at DESC, id DESC LIMIT 1
+    ), picked AS (
+        SELECT t.id {OPEN_TASKS.replace("WHERE", "WHERE NOT EXISTS (SELECT FROM held) AND", 1)}
+        FOR NO KEY UPDATE OF t SKIP LOCKED
     ), taken AS (
         UPDATE annotator_task t SET free = t.free - 1
         FROM picked WHERE t.id = picked.id
@@ -68,19 +68,23 @@ CLAIM_SQL: Final = f"""
     ), counted AS (
         UPDATE annotator_rater SET claims_since_mark = claims_since_mark + 1
         WHERE id = %(rater)s AND EXISTS (SELECT FROM taken)
+    ), leased AS (
+        INSERT INTO annotator_assignment AS a
+            (project_id, task_id, rater_id, state, seed, shown_order, leased_at, expires_at,
+             first_paint_at, skip_reason)
+        SELECT %(project)s, taken.id, %(rater)s, 'leased', %(seed)s,
+               (SELECT array_agg(place ORDER BY md5(%(seed)s::text || ':' || place))
+                FROM generate_series(0, taken.size - 1) AS place),
+               now(), now() + make_interval(mins => %(minutes)s), now(), ''
+        FROM taken
+        ON CONFLICT (task_id, rater_id) DO UPDATE  -- had it before and let it expire: as it was
+            SET state = 'leased', leased_at = now(), closed_at = NULL,
+                expires_at = excluded.expires_at
+        RETURNING a.id, a.task_id, a.shown_order, a.expires_at
     )
-    INSERT INTO annotator_assignment AS held
-        (project_id, task_id, rater_id, state, seed, shown_order, leased_at, expires_at,
-         first_paint_at, skip_reason)
-    SELECT %(project)s, taken.id, %(rater)s, 'leased', %(seed)s,
-           (SELECT array_agg(place ORDER BY md5(%(seed)s::text || ':' || place))
-            FROM generate_series(0, taken.size - 1) AS place),
-           now(), now() + make_interval(mins => %(minutes)s), now(), ''
-    FROM taken
-    ON CONFLICT (task_id, rater_id) DO UPDATE  -- had it before and let it expire: as it was
-        SET state = 'leased', leased_at = now(), closed_at = NULL,
-            expires_at = excluded.expires_at
-    RETURNING held.id, held.task_id, held.shown_order, held.expires_at
+    SELECT id, task_id, shown_order, expires_at, false FROM held
+    UNION ALL
+    SELECT id, task_id, shown_order, expires_at, true FROM leased
 """
 
 # The first and the last place in hand-out order, as (priority * -1, position, id).
@@ -93,45 +97,45 @@ def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
 
     Two requests of one rater at once get the same task: the rater's row is locked first.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        sweep_expired(project_id=rater.project_id)
-        mark, claims = _lock_mark(cursor, rater.pk)
-        cursor.execute(HELD_SQL, [rater.pk])
-        row = cursor.fetchone()
-        if row is None:
-            row = _claim(cursor, rater=rater, minutes=lease_minutes, mark=mark, claims=claims)
-    return Lease(*row) if row else None
-
-
-def _lock_mark(cursor: Any, rater_id: int) -> tuple[tuple[int, int, int], int]:
-    # A lease lost in a crash only means that the task is handed out again: not worth a sync.
-    cursor.execute(
-        "SELECT mark_priority, mark_position, mark_task_id, claims_since_mark,"
-        " set_config('synchronous_commit', 'off', true)"
-        " FROM annotator_rater WHERE id = %s FOR NO KEY UPDATE",
-        [rater_id],
-    )
-    priority, position, task_id, claims, _ = cursor.fetchone()
-    return (TOP if priority is None else (-priority, position, task_id)), claims
-
-
-def _claim(
-    cursor: Any, *, rater: Rater, minutes: int, mark: tuple[int, int, int], claims: int
-) -> tuple | None:
     values = {
         "project": rater.project_id,
         "rater": rater.pk,
-        "minutes": minutes,
+        "minutes": lease_minutes,
         "seed": secrets.randbits(62),
-        "rank": mark[0],
-        "position": mark[1],
-        "task": mark[2],
     }
-    cursor.execute(CLAIM_SQL, values)
-    row = cursor.fetchone()
-    if row is None or claims + 1 >= CLAIMS_PER_MARK:
-        _set_mark(cursor, values)
-    return row
+    while True:
+        with transaction.atomic(), connection.cursor() as cursor:
+            mark, claims, overdue = _lock_mark(cursor, values)
+            values |= dict(zip(("rank", "position", "task"), mark, strict=True))
+            if not overdue:
+                cursor.execute(CLAIM_SQL, values)
+                row = cursor.fetchone()
+                is_new = row is not None and row[4]
+                if row is None or (is_new and claims + 1 >= CLAIMS_PER_MARK):
+                    _set_mark(cursor, values)
+                return Lease(*row[:4]) if row else None
+        # Outside the rater's lock: a sweep locks tasks, and tasks are locked before raters.
+        sweep_expired(project_id=rater.project_id)
+
+
+def _lock_mark(cursor: Any, values: dict[str, Any]) -> tuple[tuple[int, int, int], int, bool]:
+    """The rater's mark, the claims since it was set, and whether leases of others ran out.
+
+    A lease lost in a crash only means that the task is handed out again: not worth a sync.
+    """
+    cursor.execute(
+        """
+        SELECT mark_priority, mark_position, mark_task_id, claims_since_mark,
+               EXISTS (SELECT FROM annotator_assignment
+                       WHERE project_id = %(project)s AND state = 'leased'
+                         AND expires_at <= now()),
+               set_config('synchronous_commit', 'off', true)
+        FROM annotator_rater WHERE id = %(rater)s FOR NO KEY UPDATE
+        """,
+        values,
+    )
+    priority, position, task_id, claims, overdue, _ = cursor.fetchone()
+    return (TOP if priority is None else (-priority, position, task_id)), claims, overdue
 
 
 def _set_mark(cursor: Any, values: dict[str, Any]) -> None:
@@ -148,8 +152,7 @@ def _set_mark(cursor: Any, values: dict[str, Any]) -> None:
 def sweep_expired(*, project_id: int) -> int:
     """Give back the places of leases that ran out; drafts stay. Returns how many.
 
-    Every claim does this first, so leases expire without a clock process. Costs one index
-    probe when there is nothing to do.
+    A claim that finds leases overdue does this first, so they expire without a clock process.
     """
     with transaction.atomic(savepoint=False), connection.cursor() as cursor:
         cursor.execute(
@@ -171,7 +174,9 @@ def sweep_expired(*, project_id: int) -> int:
 
 
 def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
-    """One place of each task is free again; marks that lie beyond the first move back to it.
+    """A place of each task is free again, two where a task is named twice.
+
+    Marks that lie beyond the first of them move back to it.
 
     All tasks are locked before any rater, and every rater of the project is locked before its
     mark is read: a claim under way may be about to move a mark past a place it cannot see yet.
@@ -182,8 +187,11 @@ def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
             [task_ids],
         )
         cursor.execute(
-            "UPDATE annotator_task SET free = free + 1 WHERE id = ANY(%s)"
-            " RETURNING priority * -1, position, id",
+            """
+            UPDATE annotator_task t SET free = t.free + back.places
+            FROM (SELECT id, count(*) AS places FROM unnest(%s::bigint[]) AS id GROUP BY id) back
+            WHERE t.id = back.id RETURNING t.priority * -1, t.position, t.id
+            """,
             [task_ids],
         )
         rank, position, task_id = min(cursor.fetchall())

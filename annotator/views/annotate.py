@@ -42,10 +42,7 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
     form = JudgmentForm(request.POST, options=access.project.options)
     if not form.is_valid():
         return _refuse(request, access, rater, assignment_id, form)
-    shown_order = _shown_order(assignment_id, rater)
-    done = judgments.submit(
-        assignment_id=assignment_id, rater=rater, verdict=form.to_verdict(shown_order)
-    )
+    done = judgments.submit(assignment_id=assignment_id, rater=rater, verdict=form.to_verdict)
     late = not done.is_counted and not done.was_repeat
     return _next(request, access, rater, late=late)
 
@@ -119,13 +116,6 @@ def history(request: HttpRequest, access: Access) -> HttpResponse:
     older = rows[-1].at.isoformat() if len(rows) == PAGE else ""
     context = {"access": access, "rows": rows, "rater": rater, "older": older}
     return render(request, "annotate/history.html", context)
-
-
-def _shown_order(assignment_id: int, rater: Rater) -> list[int]:
-    order = rater.assignments.filter(pk=assignment_id).values_list("shown_order", flat=True).first()
-    if order is None:
-        raise Http404("not this rater's assignment")
-    return order
 
 
 def _refuse(

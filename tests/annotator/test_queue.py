@@ -29,7 +29,9 @@ def claim(rater: Rater, minutes: int = 30) -> queue.Lease | None:
 
 
 def submit(rater: Rater, lease: queue.Lease, verdict: Verdict = A_BETTER) -> judgments.Submitted:
-    return judgments.submit(assignment_id=lease.assignment_id, rater=rater, verdict=verdict)
+    return judgments.submit(
+        assignment_id=lease.assignment_id, rater=rater, verdict=lambda _: verdict
+    )
 
 
 def expire(lease: queue.Lease) -> None:
@@ -104,6 +106,17 @@ def test_expired_lease_goes_back_and_keeps_the_draft_and_the_sides() -> None:
     assert back.assignment_id == lease.assignment_id
     assert Assignment.objects.get(pk=back.assignment_id).draft == {"why": "half a"}
     assert back.shown_order == lease.shown_order
+
+
+@pytest.mark.django_db
+def test_two_leases_of_one_task_that_run_out_together_free_two_places() -> None:
+    project = factories.project(settings={"overlap": 2})
+    task = factories.pairwise_task(project)
+    for lease in [claim(factories.rater(project)) for _ in range(2)]:
+        expire(lease)
+    assert queue.sweep_expired(project_id=project.pk) == 2
+    task.refresh_from_db()
+    assert task.free == 2
 
 
 @pytest.mark.django_db
