@@ -133,13 +133,14 @@ SUBMIT_SQL: Final = """
                  AS e (a, b, outcome, strength)
     ), task AS (
         UPDATE annotator_task SET judged = judged + 1
-        WHERE id = %(task)s AND %(counted)s
+        WHERE id = %(task)s AND %(counted)s RETURNING id
     ), assignment AS (
         UPDATE annotator_assignment
         SET state = 'submitted', closed_at = clock_timestamp(), draft = NULL
         WHERE id = %(assignment)s
-    ), rater AS (
-        UPDATE annotator_rater SET judged = judged + 1 WHERE id = %(rater)s
+    ), rater AS (  -- asks for the task's row, so that it is locked first (services.queue)
+        UPDATE annotator_rater SET judged = judged + 1
+        WHERE id = %(rater)s AND (SELECT count(*) FROM task) >= 0
     )
     SELECT id FROM judgment
 """
