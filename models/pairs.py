@@ -169,7 +169,7 @@ def _message(message: Any, name: str) -> Message:
 def _answer(value: Any, name: str) -> Answer:
     if isinstance(value, str):
         return clean_text(value)
-    if not value:
+    if not isinstance(value, list) or not value:
         raise BadRow(f"{name} must be text or a list of messages")
     return _messages(value, name)
 

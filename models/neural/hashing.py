@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ class HashingBackbone:
         backbone = cls(options, device=device)
         try:
             backbone.module.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise BadArtifact(f"{folder.name}: the weights cannot be read ({error}).") from error
         return backbone
 

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -66,12 +67,14 @@ class Events:
         self.stream = stream
         self.file: IO[bytes] | None = None
 
-    def keep(self, workdir: Path) -> None:
-        """From now on keep events in the folder too; a line cut short by a kill is dropped."""
+    @contextmanager
+    def keep(self, workdir: Path) -> Iterator[None]:
+        """Keep events in the folder too; a line cut short by a kill is dropped first."""
         path = workdir / EVENTS
-        self.file = path.open("ab")
-        whole = path.read_bytes().rfind(b"\n") + 1
-        self.file.truncate(whole)
+        with path.open("ab") as self.file:
+            self.file.truncate(path.read_bytes().rfind(b"\n") + 1)
+            yield
+        self.file = None
 
     def __call__(self, event: str, **fields: Any) -> None:
         line = orjson.dumps({"event": event, **fields}) + b"\n"
@@ -164,7 +167,7 @@ def take_stdout() -> IO[bytes]:
     return stream
 
 
-def lock(workdir: Path, check: Callable[[], None], wait: float = LOCK_WAIT) -> IO[bytes]:
+def lock(workdir: Path, check: Callable[[], None], wait: float) -> IO[bytes]:
     """Hold the folder for this process; released by the kernel when the process ends.
 
     Raises WorkdirBusy if another process still holds it after ``wait`` seconds.

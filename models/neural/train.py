@@ -11,6 +11,8 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ import torch
 
 from models.errors import ModelsError
 from models.neural.loop import Trainer, versions
-from models.neural.process import Events, Stop, Stopped, lock, take_stdout
+from models.neural.process import LOCK_WAIT, Events, Stop, Stopped, lock, take_stdout
 from models.pairs import data_sha256
 from models.supervision import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, MEMORY_ADVICE
 from models.training import TrainingConfig
@@ -39,16 +41,29 @@ def main() -> int:
     stop.on_sigterm()
     if arguments.supervised:
         stop.on_orphaned()
+    return work(arguments.workdir, emit=emit, stop=stop)
+
+
+def work(workdir: Path, *, emit: Events, stop: Stop, lock_wait: float = LOCK_WAIT) -> int:
+    """Take the folder, train, tell how it ended and return the exit code. Raises nothing."""
     try:
-        with lock(arguments.workdir, stop.check):
-            emit.keep(arguments.workdir)
-            emit("done", **train(arguments.workdir, emit=emit, stop=stop))
+        with lock(workdir, stop.check, lock_wait), emit.keep(workdir):
+            return attempt(workdir, emit=emit, stop=stop)
+    except Stopped:
+        return EXIT_STOPPED
+    except Exception as error:  # noqa: BLE001 - a boundary: the folder could not be taken
+        tell(error, emit)
+        return EXIT_FAILED
+
+
+def attempt(workdir: Path, *, emit: Events, stop: Stop) -> int:
+    try:
+        emit("done", **train(workdir, emit=emit, stop=stop))
         return EXIT_DONE
     except Stopped:
         emit("stopped")
         return EXIT_STOPPED
     except Exception as error:  # noqa: BLE001 - the boundary: whatever went wrong is told
-        traceback.print_exc()
         tell(error, emit)
         return EXIT_FAILED
 
@@ -76,11 +91,12 @@ def sweep(workdir: Path) -> None:
 
 
 def tell(error: Exception, emit: Events) -> None:
+    """Say why on stdout first: where the disk is full, neither file nor log takes another line."""
     kind, reason, advice = explain(error)
-    try:
+    with suppress(OSError):
         emit("failed", kind=kind, reason=reason, advice=advice)
-    except OSError:  # a full disk must not hide why; stdout has it already
-        traceback.print_exc()
+    with suppress(OSError):
+        traceback.print_exception(error)
 
 
 def explain(error: Exception) -> tuple[str, str, str]:
@@ -94,10 +110,18 @@ def explain(error: Exception) -> tuple[str, str, str]:
         isinstance(error, RuntimeError) and any(w in words for w in NO_MEMORY_WORDS)
     ):
         return "out-of-memory", f"Memory ran out. {first}".strip(), MEMORY_ADVICE
-    full = isinstance(error, OSError) and error.errno in NO_ROOM
-    if full or any(w in words for w in NO_ROOM_WORDS):
+    if any(isinstance(e, OSError) and e.errno in NO_ROOM for e in causes(error)) or any(
+        word in words for word in NO_ROOM_WORDS
+    ):
         return "disk-full", f"The disk is full. {first}", "Free some space, then run it again."
     return "error", f"{type(error).__name__}: {first}", "See the end of the log."
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it: torch hides a failed write behind an error of its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class TransformerBackbone:
             ) from error
         prepare_tokenizer(tokenizer)
         if len(tokenizer) > module.get_input_embeddings().num_embeddings:
-            module.resize_token_embeddings(len(tokenizer))
+            module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         module.config.pad_token_id = tokenizer.pad_token_id
         return cls(module.to(device), tokenizer, options, device=device)
 
