@@ -81,4 +81,4 @@ def source(text: Any) -> SafeString:
 @register.simple_tag
 def draw(chart: Any) -> SafeString:
     """Draw a chart of `annotator.charts` with the template it names."""
-    return render_to_string(chart.template, {"chart": chart})
+    return render_to_string(chart.template, {"chart": chart, "mini": chart})
