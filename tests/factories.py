@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import F
+from django.utils import timezone
+
 from annotator.models import (
+    Assignment,
+    AssignmentState,
+    Judgment,
     Membership,
     Project,
     ProjectSettings,
@@ -17,7 +24,7 @@ from annotator.models import (
     Task,
     User,
 )
-from annotator.services import raters
+from annotator.services import judgments, raters
 
 _number = itertools.count(1)
 
@@ -103,3 +110,23 @@ def pairwise_task(
         position=fields.pop("position", number),
         **fields,
     )
+
+
+def judgment(by: Rater, on: Task, choice: str = "a1", **fields: Any) -> Judgment:
+    """A verdict as a person gives it: the place is taken, the task judged, the edge written."""
+    now = timezone.now()
+    assignment = Assignment.objects.create(
+        project=on.project, task=on, rater=by, state=AssignmentState.LEASED, seed=1,
+        shown_order=[0, 1], leased_at=now, expires_at=now + timedelta(minutes=30),
+        first_paint_at=now - timedelta(seconds=20),
+    )  # fmt: skip
+    Task.objects.filter(pk=on.pk).update(free=F("free") - 1)
+    said = {"both_bad": fields.pop("both_bad", False), "rationale": fields.pop("rationale", "")}
+    done = judgments.submit(
+        assignment_id=assignment.pk,
+        rater=by,
+        verdict=lambda order: judgments.pairwise_verdict(choice=choice, shown_order=order, **said),
+    )
+    if fields:
+        Judgment.objects.filter(pk=done.judgment_id).update(**fields)
+    return Judgment.objects.get(pk=done.judgment_id)

@@ -76,6 +76,7 @@ class Figures:
     edges: int = 0  # preferences in force, of people and imported raters
     decided: int = 0  # of them not ties
     daily: tuple[tuple[date, int], ...] = ()  # people's judgments, oldest first
+    reasoned: int = 0  # of them with a reason
     agreement: Agreement | None = None
 
     @property
@@ -83,8 +84,18 @@ class Figures:
         return max(0, self.wanted - self.judged)
 
     @property
-    def share(self) -> float:
-        return self.judged / self.wanted if self.wanted else 0.0
+    def percent(self) -> int:
+        """Whole percent done; 100 only when nothing is open."""
+        return 100 * self.judged // self.wanted if self.wanted else 0
+
+    @property
+    def ties(self) -> int:
+        return self.edges - self.decided
+
+    @property
+    def recent(self) -> int:
+        """People's judgments of the last ``DAYS`` days."""
+        return sum(count for _, count in self.daily)
 
     @property
     def is_complete(self) -> bool:
@@ -106,6 +117,23 @@ class Forecast:
     about: date
     earliest: date
     latest: date | None
+
+    @property
+    def text(self) -> str:
+        return _day(self.about)
+
+    @property
+    def range_text(self) -> str:
+        if self.latest is None:
+            return f"{_day(self.earliest)} or later"
+        if self.latest == self.earliest:
+            return _day(self.earliest)
+        return f"{_day(self.earliest)} to {_day(self.latest)}"
+
+
+def _day(day: date) -> str:
+    year = "" if day.year == timezone.localdate().year else f" {day.year}"
+    return f"{day.day} {day:%b}{year}"
 
 
 def pace(daily: Iterable[tuple[date, int]]) -> Pace | None:
@@ -172,9 +200,9 @@ def cached(
     return {pk: value for pk, (_, value) in kept.items()}
 
 
-def forget(project_id: int) -> None:
+def forget(project_id: int, name: str = "figures") -> None:
     """Count again on the next look: for pages shown right after something was changed."""
-    cache.delete(f"figures:1:{project_id}")
+    cache.delete(f"{name}:1:{project_id}")
 
 
 @dataclass
@@ -201,8 +229,11 @@ def _count(ids: list[int]) -> dict[int, Figures]:
     today = timezone.localdate()
     since = today - timedelta(days=DAYS - 1)
     midnight = timezone.make_aware(datetime.combine(since, datetime.min.time()))
-    for pk, day, count in _rows(DAILY_SQL, timezone.get_current_timezone_name(), ids, midnight):
+    for pk, day, count, reasoned in _rows(
+        DAILY_SQL, timezone.get_current_timezone_name(), ids, midnight
+    ):
         parts[pk].daily[day] = count
+        parts[pk].counts["reasoned"] = parts[pk].counts.get("reasoned", 0) + reasoned
     days = [since + timedelta(days=n) for n in range(DAYS)]
     agreements = _agreements({pk: part.counts.get("edges", 0) for pk, part in parts.items()})
     return {
@@ -239,7 +270,8 @@ EDGES_SQL: Final = """
     FROM annotator_preference WHERE project_id = ANY(%s) GROUP BY 1
 """
 DAILY_SQL: Final = """
-    SELECT project_id, (submitted_at AT TIME ZONE %s)::date, count(*)
+    SELECT project_id, (submitted_at AT TIME ZONE %s)::date, count(*),
+           count(*) FILTER (WHERE rationale <> '')
     FROM annotator_judgment
     WHERE project_id = ANY(%s) AND is_current AND kind = 'vote' AND submitted_at >= %s
     GROUP BY 1, 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from django.contrib.postgres.functions import TransactionNow
 from django.db import transaction
 from django.utils import timezone
 
@@ -85,7 +86,7 @@ def remove(*, membership: Membership, by: User) -> None:
         project_id=membership.project_id,
         rater__user_id=membership.user_id,
         state=AssignmentState.LEASED,
-    ).update(expires_at=timezone.now())
+    ).update(expires_at=TransactionNow())
     _note(membership.project_id, by, "member.remove", membership.user.email, role=membership.role)
     membership.delete()
 

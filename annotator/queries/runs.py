@@ -1,0 +1,349 @@
+"""Runs as pages show them: a line in a list, and everything about one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.db.models import QuerySet
+from django.db.models.functions import Right
+from django.utils import timezone
+
+from annotator.models import Project, Run, RunState
+from annotator.queries.pages import Page, page_by_id
+
+PAGE: Final = 30
+TAIL_CHARS: Final = 6_000
+TAIL_LINES: Final = 40
+ACTIVE: Final = (RunState.QUEUED, RunState.RUNNING, RunState.STOPPING)
+STATES: Final = {
+    "active": ("Active", ACTIVE),
+    "done": ("Done", (RunState.DONE,)),
+    "failed": ("Failed", (RunState.FAILED,)),
+    "canceled": ("Canceled", (RunState.CANCELED,)),
+}
+# The shape that stands before the state's word.
+MARKS: Final = {
+    RunState.QUEUED: "",
+    RunState.RUNNING: "running",
+    RunState.STOPPING: "running",
+    RunState.DONE: "done",
+    RunState.FAILED: "failed",
+    RunState.CANCELED: "canceled",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run in a list. ``mark`` is the shape before ``word``; times are of the server."""
+
+    id: int
+    kind: str
+    title: str
+    state: str
+    mark: str
+    word: str
+    outcome: str
+    by: str
+    progress: int
+    total: int | None
+    created_at: datetime
+    seconds: float | None
+    seconds_left: float | None
+    retried_as: int | None
+    project_id: int
+    project_name: str
+    project_slug: str
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+    @property
+    def percent(self) -> int | None:
+        return percent(self.progress, self.total)
+
+    @property
+    def can_resume(self) -> bool:
+        return self.state in (RunState.CANCELED, RunState.FAILED) and self.retried_as is None
+
+    @property
+    def can_cancel(self) -> bool:
+        return self.state in (RunState.QUEUED, RunState.RUNNING)
+
+
+def percent(progress: int, total: int | None) -> int | None:
+    """Whole percent, never 100 before the end."""
+    return min(100, int(100 * progress / total)) if total else None
+
+
+def lines_of(rows: QuerySet) -> QuerySet:
+    """What a ``Line`` needs and no more: a log is long, and lists have many."""
+    return rows.select_related("project", "created_by").defer(
+        "log", "config", "project__guidelines", "project__settings"
+    )
+
+
+def lines(rows: Iterable[Run]) -> list[Line]:
+    rows = list(rows)
+    again = dict(
+        Run.objects.filter(retry_of__in=[row.pk for row in rows])
+        .order_by("pk")
+        .values_list("retry_of_id", "pk")
+    )
+    return [line(row, retried_as=again.get(row.pk)) for row in rows]
+
+
+def line(run: Run, *, retried_as: int | None = None) -> Line:
+    bad = bad_rows(run)
+    mark, word = MARKS[RunState(run.state)], run.state
+    if run.state == RunState.DONE and bad:
+        mark, word = "warn", f"done, {bad:,} bad row{'s' if bad > 1 else ''}"
+    return Line(
+        id=run.pk,
+        kind=run.kind,
+        title=run.title,
+        state=run.state,
+        mark=mark,
+        word=word,
+        outcome=outcome(run) + (f"; retried as {retried_as}" if retried_as else ""),
+        by=str(run.created_by) if run.created_by else "",
+        progress=run.progress,
+        total=run.total,
+        created_at=run.created_at,
+        seconds=seconds(run),
+        seconds_left=seconds_left(run),
+        retried_as=retried_as,
+        project_id=run.project_id,
+        project_name=run.project.name,
+        project_slug=run.project.slug,
+    )
+
+
+def seconds(run: Run) -> float | None:
+    """How long it took, or has taken so far."""
+    if run.started_at is None:
+        return None
+    return ((run.finished_at or timezone.now()) - run.started_at).total_seconds()
+
+
+def seconds_left(run: Run) -> float | None:
+    """From the progress of the first attempt; a resumed run began somewhere else."""
+    if run.state != RunState.RUNNING or run.attempt != 1 or not run.total or not run.progress:
+        return None
+    spent = seconds(run)
+    return None if spent is None else spent * max(0, run.total - run.progress) / run.progress
+
+
+def bad_rows(run: Run) -> int:
+    """How many rows an import refused, however its result says so."""
+    for name in ("bad_total", "bad_count", "bad_rows", "bad"):
+        value = run.result.get(name)
+        if isinstance(value, list):
+            return len(value)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def outcome(run: Run) -> str:
+    """One phrase: what came out, how far it is, or why it stopped."""
+    if run.state == RunState.QUEUED:
+        return run.message or "waits for a free worker"
+    if run.state == RunState.FAILED:
+        return first_sentence(run.error)
+    if run.state != RunState.DONE:
+        return how_far(run) or run.message
+    result = run.result
+    match run.kind:
+        case Run.Kind.IMPORT:
+            return _imported(result)
+        case Run.Kind.TRAIN if "accuracy" in result:
+            low, high = result.get("interval") or (None, None)
+            text = f"test accuracy {100 * result['accuracy']:.1f} %"
+            return text if low is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+        case Run.Kind.EXPORT if "rows" in result:
+            return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
+    return run.message
+
+
+def _imported(result: dict[str, Any]) -> str:
+    kept = result.get("tasks", 0)
+    doubles = result.get("skipped_duplicates", 0)
+    if not kept and doubles:
+        return f"nothing new, {doubles:,} there already"
+    text = f"{kept:,} task{'' if kept == 1 else 's'}"
+    votes = result.get("judgments", 0)
+    return f"{text}, {votes:,} judgment{'' if votes == 1 else 's'}" if votes else text
+
+
+def how_far(run: Run) -> str:
+    if run.total is None:
+        return f"{run.progress:,} {run.unit}".strip() if run.progress else ""
+    return f"{run.progress:,} of {run.total:,} {run.unit}".strip()
+
+
+def first_sentence(text: str, limit: int = 120) -> str:
+    head = re.split(r"(?<=[.:!?])\s|\n", text.strip(), maxsplit=1)[0].rstrip(".:")
+    return head if len(head) <= limit else f"{head[: limit - 1]}…"
+
+
+def runs(
+    project: Project, *, kind: str = "", state: str = "", after: int | None = None
+) -> Page[Line]:
+    """Runs of a project, newest first."""
+    rows = Run.objects.filter(project=project)
+    if kind:
+        rows = rows.filter(kind=kind)
+    if state in STATES:
+        rows = rows.filter(state__in=STATES[state][1])
+    page = page_by_id(lines_of(rows).order_by("-pk"), after=after, size=PAGE, build=lambda row: row)
+    return Page(lines(page.rows), next=page.next, is_first=page.is_first)
+
+
+def recent(project: Project, *, limit: int = 5) -> list[Line]:
+    return lines(lines_of(Run.objects.filter(project=project)).order_by("-pk")[:limit])
+
+
+def running(project_ids: Iterable[int], *, limit: int = 6) -> list[Line]:
+    """Active runs of these projects, then what ended in the last hour."""
+    rows = lines_of(Run.objects.filter(project__in=list(project_ids)))
+    active = list(rows.filter(state__in=ACTIVE).order_by("pk")[:limit])
+    ended = rows.filter(
+        state__in=[RunState.DONE, RunState.FAILED],
+        finished_at__gt=timezone.now() - timedelta(hours=1),
+    ).order_by("-pk")
+    return lines([*active, *ended[: max(0, limit - len(active))]])
+
+
+@dataclass(frozen=True)
+class LogLine:
+    at: str  # HH:MM:SS of the server, or nothing
+    text: str
+    level: str  # "", "warn" or "bad"
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A run's page, apart from its curves."""
+
+    run: Run
+    line: Line
+    log: list[LogLine]
+    config: list[tuple[str, str]]
+    command: str
+    waiting_before: int | None  # queued runs of the same kind in front of it
+
+    @property
+    def was_resumed(self) -> bool:
+        return self.run.attempt > 1
+
+    @property
+    def speed(self) -> float | None:
+        spent = self.line.seconds
+        if self.run.attempt != 1 or not spent or not self.run.progress:
+            return None
+        return self.run.progress / spent
+
+
+def find(project: Project, run_id: int) -> Run | None:
+    """The run without its whole log: ``tail`` holds the end of it."""
+    return (
+        Run.objects.filter(project=project, pk=run_id)
+        .select_related("created_by", "retry_of", "project")
+        .defer("log", "retry_of__log")
+        .annotate(tail=Right("log", TAIL_CHARS))
+        .first()
+    )
+
+
+def detail(run: Run) -> Detail:
+    retried = Run.objects.filter(retry_of=run).order_by("-pk").values_list("pk", flat=True).first()
+    before = None
+    if run.state == RunState.QUEUED:
+        before = Run.objects.filter(state__in=ACTIVE, kind=run.kind, pk__lt=run.pk).count()
+    return Detail(
+        run=run,
+        line=line(run, retried_as=retried),
+        log=log_lines(run.tail, cut=len(run.tail) == TAIL_CHARS),
+        config=ledger(run.config),
+        command=command(run),
+        waiting_before=before,
+    )
+
+
+STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)Z (.*)")
+BAD: Final = re.compile(r"(error|traceback|fatal)\b|\w+Error:", re.IGNORECASE)
+
+
+def log_lines(text: str, *, cut: bool) -> list[LogLine]:
+    """The last lines of a log; the first one is dropped where it was cut in the middle."""
+    found = text.splitlines()[1:] if cut else text.splitlines()
+    result = []
+    for raw in found[-TAIL_LINES:]:
+        stamp = STAMP.fullmatch(raw)
+        at, text = stamp.groups() if stamp else ("", raw)
+        level = "warn" if text.lower().startswith("warning") else "bad" if BAD.match(text) else ""
+        result.append(LogLine(at, text, level))
+    return result
+
+
+def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """A run's configuration as rows of name and value; nested tables are laid flat."""
+    rows = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            rows += ledger(value)
+        elif value not in (None, "", []):
+            rows.append((name.replace("_", " ").capitalize(), _shown(value)))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+COMMANDS: Final = {
+    Run.Kind.IMPORT: "import_dataset",
+    Run.Kind.TRAIN: "train_reward_model",
+    Run.Kind.EXPORT: "export_dataset",
+}
+
+
+def command(run: Run) -> str:
+    """The command line that starts the same work, for whoever would rather script it."""
+    name = COMMANDS.get(run.kind)
+    if name is None:
+        return ""
+    config = run.config
+    parts = ["python", "manage.py", name, run.project.slug]
+    if run.kind == Run.Kind.IMPORT:
+        parts.append(config.get("filename") or config.get("name") or config.get("file") or "FILE")
+    for flag in ("objective", "backbone", "format", "rater"):
+        if config.get(flag):
+            parts += [f"--{flag}", str(config[flag])]
+    for field, column in (config.get("map") or config.get("mapping") or {}).items():
+        parts += ["--map", f"{field}={column}"]
+    for option, value in (config.get("options") or {}).items():
+        if value is not None:
+            parts += ["--option", f"{option}={_option(value)}"]
+    if config.get("strict"):
+        parts.append("--strict")
+    if run.kind == Run.Kind.EXPORT:
+        parts += ["--out", "DIR"]
+    return shlex.join(parts)
+
+
+def _option(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

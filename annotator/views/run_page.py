@@ -1,0 +1,140 @@
+"""A run's page in words and numbers: its figures, what its stage is at, what stopping keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from annotator import formats
+from annotator.models import Run, RunState
+from annotator.queries.curves import Curves
+from annotator.queries.runs import Detail
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: a quantity, its value, what it is of, and a line that qualifies it."""
+
+    name: str
+    value: str
+    of: str = ""
+    note: str = ""
+    at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RunPage:
+    figures: list[Figure]
+    stage_note: str
+    shows_bar: bool
+    keeps: str
+
+
+KEEPS = {
+    Run.Kind.IMPORT: "Canceling keeps the rows that are in; resuming goes on after them.",
+    Run.Kind.TRAIN: (
+        "Canceling keeps the last checkpoint; resuming continues from it "
+        "with the same order of data."
+    ),
+    Run.Kind.EXPORT: "Canceling leaves nothing half-built; resuming goes on after the last chunk.",
+}
+
+
+def run_page(detail: Detail, curves: Curves) -> RunPage:
+    run = detail.run
+    makers = _training if run.kind == Run.Kind.TRAIN else _chunked
+    return RunPage(
+        figures=makers(detail, curves),
+        stage_note=_stage_note(detail, curves),
+        # A bar that stands still at its end says nothing that the state does not say.
+        shows_bar=bool(run.total) and _counts_towards_total(run) and run.state != RunState.DONE,
+        keeps=KEEPS.get(Run.Kind(run.kind), "") if run.kind in Run.Kind.values else "",
+    )
+
+
+def _counts_towards_total(run: Run) -> bool:
+    """In a training only the steps are counted towards the total; other stages count pairs."""
+    return run.kind != Run.Kind.TRAIN or run.unit == "steps"
+
+
+def _left(detail: Detail, curves: Curves) -> float | None:
+    if detail.run.state != RunState.RUNNING or not _counts_towards_total(detail.run):
+        return None
+    return detail.line.seconds_left if curves.step is None else curves.seconds_left
+
+
+def _stage_note(detail: Detail, curves: Curves) -> str:
+    run, parts = detail.run, []
+    if not _counts_towards_total(run):
+        return run.message
+    if detail.line.percent is not None:
+        parts.append(f"{detail.line.percent} %")
+    left = _left(detail, curves)
+    if left is not None:
+        parts.append(f"{formats.duration(left)} left")
+    return ", ".join(parts) or run.message
+
+
+def _time(detail: Detail, curves: Curves) -> Figure | None:
+    run, spent = detail.run, detail.line.seconds
+    if spent is None:
+        return None
+    left = _left(detail, curves)
+    if left is not None:
+        note = f"{formats.duration(spent)} so far"
+        return Figure("Time left", f"about {formats.duration(left)}", note=note)
+    if run.is_active:
+        return Figure("So far", formats.duration(spent))
+    return Figure("Took", formats.duration(spent), note=_attempts(run))
+
+
+def _attempts(run: Run) -> str:
+    return f"in {run.attempt} attempts, pauses included" if run.attempt > 1 else ""
+
+
+def _training(detail: Detail, curves: Curves) -> list[Figure]:
+    if curves.step is None:
+        return _plain(detail, curves)
+    found = [_step(curves), _time(detail, curves), _accuracy(curves)]
+    last = curves.last
+    if last.get("pairs_per_second") is not None:
+        speed = formats.compact(last["pairs_per_second"])
+        found.append(Figure("Speed", speed, of="pairs a second"))
+    if last.get("memory_mb") is not None:
+        found.append(Figure("Memory", formats.file_size(last["memory_mb"] * 1e6), note="at most"))
+    return [one for one in found if one]
+
+
+def _step(curves: Curves) -> Figure:
+    of = f"of {curves.steps:,}" if curves.steps else ""
+    epoch = curves.last.get("epoch")
+    note = f"epoch {formats.fixed(epoch)}" if epoch is not None else ""
+    return Figure("Step", f"{curves.step:,}", of=of, note=note)
+
+
+def _accuracy(curves: Curves) -> Figure | None:
+    one = curves.test or curves.latest
+    if one is None:
+        return None
+    interval = formats.interval(*one.interval)
+    return Figure(
+        f"{one.split.capitalize()} accuracy",
+        formats.percent(one.accuracy),
+        note=f"{interval} on {one.n:,} pairs, step {one.step:,}",
+    )
+
+
+def _chunked(detail: Detail, curves: Curves) -> list[Figure]:
+    run, found = detail.run, []
+    if run.progress:
+        of = f"of {run.total:,} {run.unit}" if run.total else run.unit
+        found.append(Figure("Done", f"{run.progress:,}", of=of.strip()))
+    found.append(_time(detail, curves))
+    if detail.speed and run.unit:
+        found.append(Figure("Speed", formats.compact(detail.speed), of=f"{run.unit} a second"))
+    return [one for one in found if one]
+
+
+def _plain(detail: Detail, curves: Curves) -> list[Figure]:
+    time = _time(detail, curves)
+    return [time] if time else []
