@@ -155,6 +155,17 @@ def progress(*, project: Project, rater: Rater) -> Progress:
     )
 
 
+def judged(project_id: int) -> int:
+    """Judgments of people in force, summed from their own counters."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(judged), 0) FROM annotator_rater"
+            " WHERE project_id = %s AND kind = 'human'",
+            [project_id],
+        )
+        return int(cursor.fetchone()[0])
+
+
 def wanted(project_id: int) -> int:
     """Judgments the project asks for in all; a minute old at most."""
     return cache.get_or_set(
