@@ -47,7 +47,7 @@ class HashingOptions(BaseModel):
     )
     epochs: int = Field(default=10, ge=1, le=1000, title="Epochs", description="Passes over data.")
     learning_rate: float = Field(
-        default=0.005, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
+        default=0.01, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
     )
     l2: float = Field(
         default=30.0,

@@ -32,7 +32,7 @@ WORD: Final = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 DIGIT: Final = re.compile(r"\d")
 CHARACTERS_PER_WORD: Final = 32  # a text is cut to this many per allowed word before it is read
 FEATURES_VERSION: Final = 1  # of the encoding below; stored with every model
-DENSE: Final = 8  # places 0..7 are for whole-response features, hashes start after them
+DENSE: Final = 16  # the first places are for whole-response features, hashes start after them
 
 WORDS, CHARACTERS, SHARED = 1, 2, 3  # kinds of hashed feature
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -118,7 +118,8 @@ def encode(conversations: list[Conversation], options: HashingOptions) -> Encode
 
     Counted: n-grams of the response's words and characters, and its words that the last user turn
     has too, each with the square root of its count. Measured: length, emptiness, share of words
-    shared with the last turn and with the whole prompt, variety, question, lines, digits.
+    shared with the last turn and with the whole prompt, variety, question, lines, digits, and how
+    many different words are shared with the last turn.
     """
     notes: Counter[str] = Counter()
     limit = options.max_words
@@ -142,7 +143,7 @@ def encode(conversations: list[Conversation], options: HashingOptions) -> Encode
             (of_letter[: len(grams)][valid], grams[valid])
             for grams, valid in _ngrams(letters, of_letter, 3, options.char_ngrams, CHARACTERS)
         ]
-    dense = _dense(conversations, words, document, in_turn, in_prompt)  # (m, DENSE)
+    dense = _dense(conversations, words, document, in_turn, in_prompt)  # (m, 9)
     return _csr(hashed, dense, buckets=2**options.buckets_log2, notes=notes)
 
 
@@ -211,11 +212,13 @@ def _dense(
     in_turn: NDArray[np.bool_],
     in_prompt: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Whole-response features, (m, DENSE), of about unit size."""
+    """Whole-response features, (m, up to DENSE), of about unit size."""
     m = len(conversations)
     count = np.bincount(document, minlength=m)
     some = np.maximum(count, 1)
-    different = np.bincount(_first_of_each(_keyed(words, document), document), minlength=m)
+    first = np.unique(_keyed(words, document), return_index=True)[1]  # of each different word
+    different = np.bincount(document[first], minlength=m)
+    shared = np.bincount(document[first], weights=in_turn[first], minlength=m)
     texts = [answer_text(answer) for _, answer in conversations]
     return np.stack(
         [
@@ -227,13 +230,10 @@ def _dense(
             np.array([text.rstrip().endswith("?") for text in texts]),
             np.log1p([text.count("\n") for text in texts]) / 2,
             np.array([DIGIT.search(text) is not None for text in texts]),
+            np.log1p(shared),
         ],
         axis=1,
     )
-
-
-def _first_of_each(keys: NDArray[np.uint64], document: NDArray[np.int64]) -> NDArray[np.int64]:
-    return document[np.unique(keys, return_index=True)[1]]
 
 
 def _csr(

@@ -20,7 +20,8 @@ from tests.models.planted import make_world, write_run
 
 pytestmark = pytest.mark.neural
 
-TRAIN, VALIDATION, TEST = (make_world(n, seed=n) for n in (600, 100, 400))
+TRAIN, VALIDATION, TEST = (make_world(n, seed=n) for n in (1500, 100, 400))
+SOME = TRAIN.pairs[:600]  # enough for a tiny transformer to learn single words
 
 
 def learn(folder, train=TRAIN.pairs, **config):
@@ -49,7 +50,6 @@ def test_hashing_sees_the_prompt(tmp_path):
     """The same two answers, the better one decided by what was asked."""
     learn(tmp_path)
     model = gateway.load_reward_model(tmp_path / "artifact")
-    ask = {t: [{"role": "user", "content": f"Question 1: tell me about {t}."}] for t in "ab"}
     ask = {t: [{"role": "user", "content": f"tell me about {t}."}] for t in ("whales", "bread")}
     rows = [(ask[asked], f"so much for {named}") for asked in ask for named in ask]
     right_whales, wrong_whales, wrong_bread, right_bread = model.score(rows)
@@ -62,7 +62,7 @@ def test_transformers_learn_a_planted_preference(tmp_path, family):
     """From random weights and 600 pairs: what single words say, not what the prompt asked."""
     base = tiny.FAMILIES[family](tmp_path / "base")
     options = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 16}
-    metrics = learn(tmp_path / "run", backbone=f"hf:{base}", options=options)
+    metrics = learn(tmp_path / "run", SOME, backbone=f"hf:{base}", options=options)
     told = report(metrics)
     assert metrics["accuracy"] > TEST.oracle - 0.17, told
     assert metrics["accuracy"] > metrics["baselines"]["longer_wins"]["accuracy"] + 0.12, told
@@ -74,7 +74,7 @@ def test_weights_decide_between_contradicting_pairs(tmp_path):
     silent = [dataclasses.replace(p, weight=0.0) for p in turned]
     clean = learn(tmp_path / "clean", train=[*TRAIN.pairs, *silent])
     mixed = learn(tmp_path / "mixed", train=[*TRAIN.pairs, *turned])
-    assert clean["train_pairs"] == 600
+    assert clean["train_pairs"] == 1500
     assert clean["accuracy"] > TEST.oracle - 0.06, report(clean)
     assert mixed["accuracy"] < 0.65, report(mixed)
 
