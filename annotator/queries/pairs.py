@@ -202,9 +202,7 @@ def chunks(
             yield from _whole_prompts(cursor, size)
 
 
-def _whole_prompts(
-    cursor: psycopg.ServerCursor[TupleRow], size: int
-) -> Iterator[list[Pair]]:
+def _whole_prompts(cursor: psycopg.ServerCursor[TupleRow], size: int) -> Iterator[list[Pair]]:
     held: list[Pair] = []
     while rows := cursor.fetchmany(size):
         held.extend(map(Pair._make, rows))

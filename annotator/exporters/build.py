@@ -1,0 +1,223 @@
+"""From pairs to files: one pass over a snapshot, every promise about the rows kept on the way.
+
+Promises: one row per pair; no pair in both directions; chosen and rejected differ; no prompt in
+two files; in = out + dropped. What a row breaks, it is dropped for, and counted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Full, Queue
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import psycopg
+
+from annotator.exporters.files import FileFacts, Row, RowFile, open_file
+from annotator.exporters.health import Health
+from annotator.exporters.recipe import SPLITS, ExportOptions, Ledger, Verdicts
+from annotator.exporters.types import RowFormat, SeveralMessages, Shape
+from annotator.models import Project
+from annotator.queries import pairs
+from annotator.queries.pair_texts import Compared, with_texts
+
+T = TypeVar("T")
+AHEAD: Final = 2  # lists of pairs read while others are written
+# Of two prompts that read alike, the one in the split that must stay clean is kept.
+KEEP_FIRST: Final = {"test": 0, "validation": 1, "train": 2}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What one build wrote. ``columns`` as in RowFormat."""
+
+    files: dict[str, FileFacts]  # by split
+    format: RowFormat
+    ledger: Ledger
+    health: Health
+
+
+def build(
+    project: Project,
+    make_format: Callable[[ExportOptions, Shape], RowFormat],
+    options: ExportOptions,
+    folder: Path,
+    *,
+    shape: Shape,
+    connection: psycopg.Connection,
+    on_pairs: Callable[[int], object],
+) -> Built:
+    """Write the rows of a project into ``folder``, which is emptied first.
+
+    ``on_pairs`` is called with the number of pairs read after every list of them; whatever it
+    raises ends the build. What only shows on the way (an answer of several messages, two prompts
+    that read alike) starts the pass again with that known, so one rule holds for all rows.
+    """
+    losers: frozenset[int] = frozenset()
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        one_pass = _Pass(make_format(options, shape), options, folder, losers)
+        try:
+            one_pass.run(project, connection, on_pairs)
+        except SeveralMessages:
+            if shape.has_turns:
+                raise
+            shape = Shape(has_turns=True, has_transcripts=shape.has_transcripts)
+            continue
+        if again := one_pass.alike():
+            losers |= again
+            continue
+        return one_pass.built
+
+
+class _Pass:
+    def __init__(
+        self, form: RowFormat, options: ExportOptions, folder: Path, losers: frozenset[int]
+    ) -> None:
+        self.form, self.options, self.folder, self.losers = form, options, folder, losers
+        self.ledger, self.health = Ledger(), Health()
+        self.verdicts = Verdicts(options)
+        self.files: dict[str, RowFile] = {}
+        # One entry per prompt with rows: hash of its text, its id, its split.
+        self.digests, self.prompts, self.splits = array("q"), array("q"), array("b")
+
+    def run(
+        self,
+        project: Project,
+        connection: psycopg.Connection,
+        on_pairs: Callable[[int], object],
+    ) -> None:
+        read = pairs.chunks(project, self.options.selection(), connection=connection)
+        texts = with_texts(read, connection=connection, pool_repeats=self.options.repeats == "pool")
+        with closing(ahead(texts)) as chunks:
+            for chunk in chunks:
+                self.add(chunk)
+                on_pairs(self.ledger.pairs)
+        unvoted = pairs.count_unvoted(project, self.options.splits, connection=connection)
+        self.ledger.drop("no_votes", unvoted)
+        written = {split: self.files[split].close() for split in SPLITS if split in self.files}
+        self.built = Built(written, self.form, self.ledger, self.health)
+
+    def add(self, chunk: list[Compared]) -> None:
+        """Turn pairs into rows. Every line of the loop runs once a pair: it is kept short."""
+        rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+        dropped: list[str] = []
+        prompt_id, text, is_noted = -1, None, False
+        for one in chunk:
+            pair = one.pair
+            if pair.prompt_id != prompt_id:
+                prompt_id, is_noted = pair.prompt_id, False
+                text = self.form.prompt(one.prompt)
+            verdict = self.verdicts.of(pair)
+            fate = "repeated" if one.is_repeat else verdict.fate or self._fate_of_texts(one, text)
+            if fate:
+                dropped.append(fate)
+                continue
+            if verdict.a_wins:
+                strength, chosen, rejected = pair.strengths_a / pair.wins_a, one.a, one.b
+            else:
+                strength, chosen, rejected = pair.strengths_b / pair.wins_b, one.b, one.a
+            strength = round(strength, 6)
+            row = self.form.row(one, text, verdict, strength)
+            if row["chosen"] == row["rejected"]:
+                dropped.append("identical")
+                continue
+            rows[pair.split].append(row)
+            self.health.add(prompt_id, verdict, strength, chosen, rejected)
+            if not is_noted:
+                is_noted = True
+                self._note_prompt(one, text)
+        self._write(rows)
+        self.health.flush()
+        for fate in dropped:
+            self.ledger.drop(fate)
+
+    def _write(self, rows: dict[str, list[Row]]) -> None:
+        for split, some in rows.items():
+            if not some:
+                continue
+            if split not in self.files:
+                self.files[split] = open_file(
+                    self.folder, split, self.form.columns, container=self.options.container
+                )
+            self.files[split].write(some)
+            self.ledger.keep(split, len(some))
+
+    def _note_prompt(self, one: Compared, text: Any) -> None:
+        # Python's hash is keyed per process: nobody can make two texts collide on purpose.
+        self.digests.append(hash(text if isinstance(text, str) else one.prompt.source))
+        self.prompts.append(one.pair.prompt_id)
+        self.splits.append(KEEP_FIRST[one.pair.split])
+
+    def _fate_of_texts(self, one: Compared, prompt: Any) -> str:
+        if self.options.empty == "drop" and (one.a.is_empty or one.b.is_empty):
+            return "empty_answer"
+        if not prompt:
+            return "empty_prompt"
+        return "same_prompt" if one.pair.prompt_id in self.losers else ""
+
+    def alike(self) -> frozenset[int]:
+        """Prompts whose text another prompt has too, less the one of each kind that is kept."""
+        digests = np.frombuffer(self.digests, dtype=np.int64)
+        kinds, counts = np.unique(digests, return_counts=True)
+        shared = np.flatnonzero(np.isin(digests, kinds[counts > 1]))
+        keepers: dict[int, tuple[int, int]] = {}
+        entries = [
+            (self.digests[place], (self.splits[place], self.prompts[place])) for place in shared
+        ]
+        for digest, entry in entries:
+            keepers[digest] = min(entry, keepers.get(digest, entry))
+        return frozenset(entry[1] for digest, entry in entries if keepers[digest] != entry)
+
+
+def ahead(items: Iterator[T], depth: int = AHEAD) -> Iterator[T]:
+    """The same items, read by a thread of its own while the caller works on those before.
+
+    Closing the iterator stops the thread and closes ``items`` in it.
+    """
+    waiting: Queue[tuple[bool, Any]] = Queue(depth)
+    over = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> bool:
+        while not over.is_set():
+            try:
+                waiting.put(entry, timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+        except BaseException as error:  # noqa: BLE001 - a thread's boundary: the caller raises it
+            put((False, error))
+        else:
+            put((False, None))
+        finally:
+            if hasattr(items, "close"):
+                items.close()
+
+    reader = threading.Thread(target=read, name="export-reader", daemon=True)
+    reader.start()
+    try:
+        while True:
+            more, value = waiting.get()
+            if more:
+                yield value
+            elif value is None:
+                return
+            else:
+                raise value
+    finally:
+        over.set()
+        reader.join()

@@ -1,0 +1,195 @@
+"""The manifest of a version and the card that goes with it: what is in the files and why."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any, Final
+
+from django.conf import settings
+
+from annotator.exporters import EXPORTERS
+from annotator.exporters.build import Built
+from annotator.exporters.recipe import REASONS, ExportOptions
+from annotator.exporters.trl import COLUMN_NOTES
+from annotator.models import Project
+from annotator.queries.datasets import RaterVotes
+
+MANIFEST: Final = "manifest.json"
+CARD: Final = "README.md"
+CHECKSUMS: Final = "SHA256SUMS"
+EXTRAS: Final = (MANIFEST, CARD, CHECKSUMS)
+SCHEMA: Final = 1
+
+POLICY: Final = {
+    "majority": "The answer with the most votes is chosen. It needs more votes than the other"
+    " answer and more than there are calls of a tie.",
+    "ties": "Left out and counted: under 'tie' where no answer leads, under 'contradiction' where"
+    " both answers have equally many votes.",
+    "both_bad": "With 'drop', left out where more than half of the votes call both answers bad.",
+    "control": "Votes on control questions never count.",
+    "directions": "A pair gives one row at most, whatever number of people voted on it.",
+}
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions of what wrote the files."""
+    with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
+        own = tomllib.load(file)["project"]["version"]
+    packages = ("django", "psycopg", "orjson", "pyarrow", "numpy")
+    return {
+        "touchstone": own,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def checksums(built: Built) -> str:
+    """The data files in the form of ``sha256sum``."""
+    return "".join(f"{facts.sha256}  {facts.name}\n" for facts in built.files.values())
+
+
+def checksum(built: Built) -> str:
+    """One SHA-256 for a version: that of its list of checksums. Equal rows give equal ones."""
+    return sha256(checksums(built).encode()).hexdigest()
+
+
+def manifest(
+    *,
+    project: Project,
+    number: int,
+    key: str,
+    options: ExportOptions,
+    built: Built,
+    raters: Sequence[RaterVotes],
+    postgres: str,
+    started: datetime,
+    finished: datetime,
+) -> dict[str, Any]:
+    """Everything that is known about a version, ready for JSON."""
+    split = project.options.split
+    votes = sum(rater.votes for rater in raters)
+    simulated = sum(rater.votes for rater in raters if rater.is_simulated)
+    counts = built.ledger.as_dict()
+    return {
+        "schema": SCHEMA,
+        "name": f"{project.slug} v{number}",
+        "project": project.slug,
+        "version": number,
+        "format": key,
+        "style": built.format.style,
+        "rendering": built.format.rendering,
+        "columns": list(built.format.columns),
+        "counts": counts,
+        "reasons": {reason: REASONS[reason] for reason in counts["dropped"]},
+        "policy": POLICY,
+        "options": options.model_dump(mode="json"),
+        "split": {
+            "drawn_from": "the hash of the prompt, so that no prompt is in two files",
+            "seed": project.options.split_seed,
+            "shares": split.model_dump(),
+        },
+        "votes": votes,
+        "simulated_votes": simulated,
+        "is_simulated": project.is_simulated or simulated > 0,
+        "raters": [rater.as_dict() for rater in raters],
+        "health": built.health.as_dict(),
+        "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
+        "checksum": checksum(built),
+        "software": software() | {"postgresql": postgres},
+        "started_at": started.isoformat(),
+        "finished_at": finished.isoformat(),
+    }
+
+
+def card(facts: dict[str, Any], built: Built) -> str:
+    """The README of a bundle, with the header that the Hugging Face hub and ``datasets`` read."""
+    names = {entry["split"]: entry["name"] for entry in facts["files"]}
+    counts, health = facts["counts"], facts["health"]
+    parts = [
+        _header(names),
+        f"# {facts['name']}\n",
+        (
+            f"{counts['out']:,} preference pairs, {EXPORTERS[facts['format']].label},"
+            f" {facts['style']}. Built by Touchstone {facts['software']['touchstone']}"
+            f" on {facts['finished_at'][:10]}.\n"
+        ),
+    ]
+    if facts["is_simulated"]:
+        parts.append(
+            f"**Simulated.** {facts['simulated_votes']:,} of {facts['votes']:,} votes are by"
+            " simulated raters. Nothing here says what people prefer.\n"
+        )
+    parts += [
+        "## Load\n",
+        f"```python\n{built.format.loading(names)}```\n",
+        *(f"{note}\n" for note in built.format.notes()),
+        "## Columns\n",
+        _columns(built),
+        "## Counts\n",
+        _counts(facts),
+        "## Before you train\n",
+        _health(health),
+        (
+            f"`{MANIFEST}` has everything above and more; `sha256sum -c {CHECKSUMS}` checks the files."
+            "\n"
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _header(names: dict[str, str]) -> str:
+    files = "".join(f"  - split: {split}\n    path: {name}\n" for split, name in names.items())
+    return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+
+
+def _columns(built: Built) -> str:
+    own = {
+        "prompt": "what was asked",
+        "chosen": "the answer with the most votes",
+        "rejected": "the other answer",
+    }
+    notes = own | COLUMN_NOTES
+    return "".join(f"- `{name}`: {notes[name]}\n" for name in built.format.columns)
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    counts = facts["counts"]
+    rows = [("pairs in", counts["in"], "")]
+    rows += [(f"− {key}", count, REASONS[key]) for key, count in counts["dropped"].items()]
+    rows += [("rows out", counts["out"], "")]
+    rows += [(split, count, "") for split, count in counts["rows"].items()]
+    lines = "".join(f"| {name} | {count:,} | {note} |\n" for name, count, note in rows)
+    return f"| | count | |\n|---|---:|---|\n{lines}"
+
+
+def _health(health: dict[str, Any]) -> str:
+    lines = [
+        (
+            f"- {health['prompts']:,} prompts; one gives up to"
+            f" {health['most_rows_of_one_prompt']:,} rows, which are not independent."
+        ),
+        _interval("Chosen is the longer answer in", health["chosen_longer"]),
+        _interval("Chosen is the answer that was stored first in", health["chosen_first"]),
+        (
+            f"- {health['contradictions_resolved']:,} pairs had votes for both answers; the majority"
+            f" decided. Mean agreement {health['mean_agreement']:.2f}."
+        ),
+    ]
+    if health["empty_chosen"] or health["empty_rejected"]:
+        lines.append(
+            f"- {health['empty_chosen']:,} chosen and {health['empty_rejected']:,} rejected answers"
+            " have no text."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _interval(what: str, share: dict[str, Any]) -> str:
+    low, high = (100 * end for end in share["interval"])
+    return f"- {what} {100 * share['share']:.1f} % of rows [{low:.1f}, {high:.1f}]."

@@ -1,0 +1,182 @@
+"""Reading for datasets: their versions, what an export would give, and who voted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+import psycopg
+from django.core.cache import cache
+from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+from annotator.models import DatasetVersion, Project, Rater
+from annotator.queries.pairs import Pair, Selection, count_unvoted, counted, rater_ids
+
+PAGE_SIZE: Final = 30
+
+
+@dataclass(frozen=True)
+class RaterVotes:
+    """One rater of an export under a pseudonym: the same in every version, no name in any."""
+
+    pseudonym: str
+    kind: str
+    is_simulated: bool
+    votes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.pseudonym,
+            "kind": self.kind,
+            "simulated": self.is_simulated,
+            "votes": self.votes,
+        }
+
+
+def pseudonym(rater_id: int) -> str:
+    """What a rater is called outside: nobody without the server's secret can turn it back."""
+    return f"rater-{salted_hmac('touchstone.rater', str(rater_id)).hexdigest()[:12]}"
+
+
+RATER_VOTES: Final = """
+SELECT rater_id, count(*) FROM annotator_preference
+WHERE project_id = %(project)s AND NOT is_gold
+  AND (%(all_raters)s OR rater_id = ANY(%(raters)s))
+GROUP BY rater_id ORDER BY rater_id
+"""
+
+
+def rater_votes(
+    project: Project, selection: Selection, *, connection: psycopg.Connection
+) -> list[RaterVotes]:
+    """The raters of a selection with their counted votes."""
+    ids = rater_ids(project, selection)
+    with psycopg.Cursor(connection) as cursor:
+        cursor.execute(
+            RATER_VOTES, {"project": project.pk, "all_raters": ids is None, "raters": ids or []}
+        )
+        votes = dict(cursor.fetchall())
+    raters = Rater.objects.in_bulk(votes)
+    return [
+        RaterVotes(pseudonym(pk), raters[pk].kind, raters[pk].is_simulated, count)
+        for pk, count in votes.items()
+        if pk in raters
+    ]
+
+
+SHAPE: Final = """
+SELECT EXISTS (
+    SELECT FROM annotator_prompt WHERE project_id = %(project)s
+      AND (jsonb_array_length(messages) <> 1 OR messages->0->>'role' <> 'user')
+), EXISTS (
+    SELECT FROM annotator_prompt WHERE project_id = %(project)s AND extra ? 'transcript'
+)
+"""
+
+
+def shape_of(project: Project, *, connection: psycopg.Connection) -> tuple[bool, bool]:
+    """Whether some prompt has several turns (or a system message), and whether some prompt came
+    as a transcript."""
+    with psycopg.Cursor(connection) as cursor:
+        row = cursor.execute(SHAPE, {"project": project.pk}).fetchone()
+    assert row is not None
+    return bool(row[0]), bool(row[1])
+
+
+def count_pairs(project: Project, *, connection: psycopg.Connection) -> int:
+    """Pairs that anybody voted on, as tasks list them: what a build has to read."""
+    with psycopg.Cursor(connection) as cursor:
+        row = cursor.execute(
+            "SELECT count(*) FROM (SELECT DISTINCT prompt_id, a_id, b_id"
+            " FROM annotator_preference WHERE project_id = %s) pairs",
+            [project.pk],
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def versions(project: Project) -> QuerySet[DatasetVersion]:
+    """The project's datasets, newest first, with who built them."""
+    return project.dataset_versions.select_related("run__created_by").order_by("-number")
+
+
+# What an export would give ---------------------------------------------------------------------
+
+KINDS: Final = """
+SELECT split, wins_a, wins_b, ties, both_bad, golds > 0 AS golds, count(*)
+FROM ({counted}) pairs GROUP BY 1, 2, 3, 4, 5, 6
+"""
+FRESH_SECONDS: Final = 60.0
+# A count that took long stays good for this many times as long.
+KEPT_TIMES: Final = 30
+TIMEOUT_MS: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Pairs of a project by how their votes fell: enough to foretell any recipe.
+
+    ``counts``: a pair with such votes -> how many there are. ``unvoted`` by split.
+    """
+
+    counts: list[tuple[Pair, int]]
+    unvoted: dict[str, int]
+    at: datetime
+
+
+def kinds(project: Project, selection: Selection) -> Kinds | None:
+    """Counted now or a minute ago; None where counting takes too long to wait for.
+
+    One walk over the votes answers for every option but the raters, so that the preview of a
+    recipe costs no walk per change. While someone counts, others get what was counted before.
+    """
+    who = blake2b(repr(selection).encode(), digest_size=16).hexdigest()
+    key = f"export-kinds:1:{project.pk}:{who}"
+    kept = cache.get(key)
+    if kept is not None and kept[0] > time.time():
+        return kept[1]
+    if not cache.add(f"{key}:counting", 1, TIMEOUT_MS // 1000):
+        return kept[1] if kept else None
+    began = time.monotonic()
+    try:
+        found = _count_kinds(project, selection)
+    except (OperationalError, psycopg.OperationalError):
+        found = None  # over the time limit: the page says so, the build counts exactly
+    finally:
+        cache.delete(f"{key}:counting")
+    took = time.monotonic() - began
+    keep = max(FRESH_SECONDS, KEPT_TIMES * took)
+    cache.set(key, (time.time() + keep, found), 2 * keep)
+    return found
+
+
+def _count_kinds(project: Project, selection: Selection) -> Kinds:
+    sql, values = counted(project, selection)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
+        cursor.execute(KINDS.format(counted=sql), values)
+        counts = [_kind(*row) for row in cursor.fetchall()]
+        unvoted = {split: count_unvoted(project, [split]) for split in selection.splits}
+    return Kinds(counts, unvoted, timezone.now())
+
+
+def _kind(
+    split: str, wins_a: int, wins_b: int, ties: int, both_bad: int, golds: bool, count: int
+) -> tuple[Pair, int]:
+    pair = Pair(0, 0, 0, wins_a, wins_b, ties, 0, 0, 0, both_bad, int(golds), 0, split)
+    return pair, count
+
+
+def votes_by_pairs(found: Kinds) -> Counter[int]:
+    """How many pairs have how many votes."""
+    result: Counter[int] = Counter()
+    for pair, count in found.counts:
+        result[pair.votes] += count
+    return result

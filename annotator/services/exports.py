@@ -1,0 +1,368 @@
+"""Building datasets: checked and queued by ``start``, built and verified by ``perform``.
+
+A version appears whole or not at all. Files are written into a folder of the attempt, read again
+from the disk, and renamed in the transaction that makes the version's row: nothing is on offer
+before it is complete, whenever the worker is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Max
+from django.utils import timezone
+from pydantic import ValidationError
+
+from annotator.errors import Gone, Invalid, MethodFailed
+from annotator.exporters import EXPORTERS
+from annotator.exporters import manifest as manifests
+from annotator.exporters.build import Built, build
+from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
+from annotator.exporters.recipe import REASONS, ExportOptions, Ledger
+from annotator.exporters.types import Shape
+from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
+from annotator.queries import datasets as queries
+from annotator.queries.pairs import rater_ids
+from annotator.queries.snapshot import snapshot
+from annotator.services import runs
+from rubrics.registry import UnknownMethod, find
+
+CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
+FOLDER: Final = "dataset"  # of a finished version, in its run's folder
+PREVIEW: Final = "preview.json"
+PREVIEW_CHARACTERS: Final = 400
+STAGES: Final = (("read", "Read and write"), ("verify", "Verify"), ("publish", "Publish"))
+
+
+def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
+    """Checked options of a format. Raises Invalid for an unknown format or a bad option."""
+    try:
+        model = find(EXPORTERS, key).load_options()
+    except UnknownMethod as error:
+        raise Invalid(str(error)) from None
+    try:
+        options: ExportOptions = model.model_validate(values)
+    except ValidationError as error:
+        raise Invalid(explain(error)) from None
+    return options
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line for the user."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        what = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {what}." if where else f"{what[:1].upper()}{what[1:]}.")
+    return " ".join(parts)
+
+
+def start(*, project: Project, format: str, options: dict[str, Any], by: User | None) -> Run:
+    """A queued build. The caller enqueues its job on commit. Raises Invalid."""
+    checked = read_options(format, options)
+    rater_ids(project, checked.selection())
+    return runs.start(
+        project=project,
+        kind=Run.Kind.EXPORT,
+        title=f"Export, {EXPORTERS[format].label}",
+        config={"format": format, "options": checked.model_dump(mode="json")},
+        by=by,
+    )
+
+
+@dataclass
+class _Pulse:
+    """Says how far a build is, and looks now and then whether it should go on."""
+
+    work: runs.Work
+    total: int
+    last: float = 0.0
+
+    def pairs(self, done: int) -> None:
+        self.work.progress(min(done, self.total), self.total, unit="pairs")
+        self.check()
+
+    def check(self) -> None:
+        if time.monotonic() - self.last >= CHECK_SECONDS:
+            self.work.check()
+            self.last = time.monotonic()
+
+
+def perform(work: runs.Work) -> dict[str, Any]:
+    """Build, verify and publish the version a run asks for; the result for the run's row.
+
+    A run that was killed begins again from nothing; one that had published gives its version.
+    """
+    run = work.run
+    done = DatasetVersion.objects.filter(run=run).first()
+    if done is not None:
+        return result_of(done)
+    options = read_options(run.config["format"], run.config["options"])
+    _clear(run)
+    folder = run.folder / f"build-{run.token}.tmp"
+    try:
+        with _disk_errors():
+            return _build_in(folder, work, options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(run: Run) -> None:
+    """Remove what earlier attempts left: none of it was published."""
+    for left in [*run.folder.glob("build-*.tmp"), run.folder / FOLDER]:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str, Any]:
+    run, started = work.run, timezone.now()
+    project = run.project
+    for key, label in STAGES[:1]:
+        work.stage(key, label)
+    make_format = EXPORTERS[run.config["format"]].load()
+    with snapshot() as connection:
+        pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
+        built = build(
+            project,
+            make_format,
+            options,
+            folder,
+            shape=Shape(*queries.shape_of(project, connection=connection)),
+            connection=connection,
+            on_pairs=pulse.pairs,
+        )
+        raters = queries.rater_votes(project, options.selection(), connection=connection)
+        postgres = connection.info.parameter_status("server_version") or ""
+    _log_counts(work, built.ledger)
+    if not built.files:
+        raise MethodFailed("No pair gives a row.", advice=_why_none(built.ledger))
+    work.stage("verify", "Verify")
+    _verify(folder, built, pulse)
+    work.stage("publish", "Publish")
+    version = _publish(folder, work, options, built, raters, postgres, started)
+    return result_of(version)
+
+
+def _log_counts(work: runs.Work, ledger: Ledger) -> None:
+    work.log(f"{ledger.pairs:,} pairs in, {ledger.out:,} rows out")
+    for reason in REASONS:
+        if ledger.dropped[reason]:
+            work.log(f"{ledger.dropped[reason]:,} dropped: {REASONS[reason]}")
+
+
+def _why_none(ledger: Ledger) -> str:
+    if not ledger.pairs:
+        return "The project has no pairs yet: import some, or have tasks judged."
+    reasons = (f"{count:,} {REASONS[key]}" for key, count in ledger.dropped.most_common(3))
+    return f"Of {ledger.pairs:,} pairs: {'; '.join(reasons)}."
+
+
+def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
+    """Read every file again from the disk; keep the first rows for the page."""
+    preview: list[dict[str, Any]] = []
+    for split, facts in built.files.items():
+        if facts.rows != built.ledger.rows[split]:
+            raise MethodFailed(f"{facts.name}: {facts.rows:,} rows written, others were counted.")
+        try:
+            first = verify(folder, facts, built.format.columns, check=pulse.check)
+        except BadFile as error:
+            raise MethodFailed(
+                f"The files do not read back: {error}.",
+                advice="Nothing was published. Check the disk, then resume the run.",
+            ) from error
+        preview += [{"split": split} | _short(row) for row in first]
+    write_text(folder / PREVIEW, orjson.dumps(preview).decode())
+
+
+def _short(row: Row) -> Row:
+    """A row with its texts cut to what a page shows."""
+    return {name: _short_value(value) for name, value in row.items()}
+
+
+def _short_value(value: Any) -> Any:
+    if isinstance(value, str):
+        cut = len(value) > PREVIEW_CHARACTERS
+        return f"{value[:PREVIEW_CHARACTERS]}…" if cut else value
+    if isinstance(value, list):
+        return [
+            {name: _short_value(part) for name, part in message.items()} for message in value[-3:]
+        ]
+    return value
+
+
+def _publish(
+    folder: Path,
+    work: runs.Work,
+    options: ExportOptions,
+    built: Built,
+    raters: list[queries.RaterVotes],
+    postgres: str,
+    started: datetime,
+) -> DatasetVersion:
+    run = work.run
+    final = run.folder / FOLDER
+    with transaction.atomic():
+        # Holds the run's row to the end: from here on no other worker can take it over.
+        work.heartbeat()
+        project = Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
+        last = project.dataset_versions.aggregate(last=Max("number"))["last"]
+        facts = manifests.manifest(
+            project=project,
+            number=(last or 0) + 1,
+            key=run.config["format"],
+            options=options,
+            built=built,
+            raters=raters,
+            postgres=postgres,
+            started=started,
+            finished=timezone.now(),
+        )
+        pretty = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        write_text(folder / manifests.MANIFEST, pretty.decode())
+        write_text(folder / manifests.CARD, manifests.card(facts, built))
+        write_text(folder / manifests.CHECKSUMS, manifests.checksums(built))
+        sync_folder(folder)
+        os.rename(folder, final)
+        sync_folder(run.folder)
+        version = DatasetVersion.objects.create(
+            project=project,
+            run=run,
+            number=facts["version"],
+            format=facts["format"],
+            recipe=facts["options"],
+            manifest=facts,
+            files=facts["files"],
+            folder=str(final.relative_to(settings.WORK_ROOT)),
+            rows=facts["counts"]["out"],
+            checksum=facts["checksum"],
+        )
+        AuditEvent.objects.create(
+            project=project,
+            actor=run.created_by,
+            verb="dataset.build",
+            subject=str(version),
+            data={"rows": version.rows, "checksum": version.checksum},
+        )
+    return version
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MethodFailed(
+            "The disk is full.", advice="Make room where runs are kept, then resume the run."
+        ) from error
+
+
+def result_of(version: DatasetVersion) -> dict[str, Any]:
+    """What a finished export leaves on its run's row."""
+    return {
+        "version": version.number,
+        "rows": version.rows,
+        "bytes": sum(entry["bytes"] for entry in version.files),
+        "pairs": version.manifest["counts"]["in"],
+        "dropped": version.manifest["counts"]["dropped"],
+        "checksum": version.checksum,
+    }
+
+
+# Delivery --------------------------------------------------------------------------------------
+
+
+def folder_of(version: DatasetVersion) -> Path:
+    return Path(settings.WORK_ROOT) / version.folder
+
+
+def file_names(version: DatasetVersion) -> list[str]:
+    """Everything a version offers, data first."""
+    return [*(entry["name"] for entry in version.files), *manifests.EXTRAS]
+
+
+def path_of(version: DatasetVersion, name: str) -> Path:
+    """Where one file of a version lies. Raises Gone where it is not, or not on the disk."""
+    path = folder_of(version) / name
+    if name not in file_names(version) or not path.is_file():
+        raise Gone(f"{version} has no file {name}.")
+    return path
+
+
+def preview_of(version: DatasetVersion) -> list[Row]:
+    """The first rows of every file, texts cut short; empty where the files are gone."""
+    try:
+        rows: list[Row] = orjson.loads((folder_of(version) / PREVIEW).read_bytes())
+    except FileNotFoundError:
+        return []
+    return rows
+
+
+def record_download(
+    *, version: DatasetVersion, name: str, by: User, span: tuple[int, int] | None
+) -> None:
+    """Note who took what. ``span`` is the part asked for, (first, last) byte, or None for all."""
+    with transaction.atomic():
+        if span is None or span[0] == 0:
+            DatasetVersion.objects.filter(pk=version.pk).update(downloads=F("downloads") + 1)
+        AuditEvent.objects.create(
+            project_id=version.project_id,
+            actor=by,
+            verb="dataset.download",
+            subject=str(version),
+            data={"file": name} | ({"bytes": list(span)} if span else {}),
+        )
+
+
+def deliver(version: DatasetVersion, target: Path) -> list[Path]:
+    """Copy all files of a version to a folder; the data files' paths, in the order of splits.
+
+    A folder that is not there appears whole. In one that is, files are replaced one by one, the
+    manifest last, and data files that an earlier delivery left there are removed. Copies, not
+    links: what is done to them must not reach the version.
+    """
+    names = file_names(version)
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        for name in names:
+            shutil.copyfile(path_of(version, name), fresh / name)
+        if target.exists():
+            _replace_files(fresh, target, names)
+        else:
+            os.rename(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return [target / entry["name"] for entry in version.files]
+
+
+def _replace_files(fresh: Path, target: Path, names: list[str]) -> None:
+    stale = _delivered(target) - set(names)
+    for name in sorted(names, key=lambda name: name == manifests.MANIFEST):
+        os.replace(fresh / name, target / name)
+    for name in stale:
+        (target / name).unlink(missing_ok=True)
+
+
+def _delivered(folder: Path) -> set[str]:
+    """Data files that the manifest in a folder speaks of."""
+    try:
+        facts = orjson.loads((folder / manifests.MANIFEST).read_bytes())
+        return {str(entry["name"]) for entry in facts["files"] if "/" not in str(entry["name"])}
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        return set()
