@@ -13,7 +13,7 @@ from annotator.charts_scale import (
     Scale,
     Tick,
     finite,
-    nice_range,
+    nice_step,
     px,
     shortened,
     text_width,
@@ -91,11 +91,12 @@ def bars(
     """
     per_bar = max(1, math.ceil(len(counts) / MAX_POINTS))
     names, values = _summed(counts, per_bar)
-    _, top_value, step = nice_range([0.0, *values], 2)
-    ticks = tick_values(0.0, max(top_value, step), step)
+    most = max(values, default=0.0) or 1.0
+    step = max(1.0, nice_step(most, 2))  # counts have no halves
+    ticks = tick_values(0.0, most, step)
     room = max(text_width(tick_label(value, step)) for value in ticks) + 10
     right, bottom = width - max(60.0 if width >= 300 else 0.0, room), height - 20
-    scale = Scale(0.0, max(top_value, step), bottom, 28)
+    scale = Scale(0.0, most, bottom, 28)
     slot = right / max(1, len(values))
     thick = max(slot * 0.4, min(24.0, slot - (3 if slot >= 8 else 1)))
     first_full = len(values) - math.ceil(highlight / per_bar)

@@ -24,6 +24,7 @@ from annotator.charts_scale import (
     tick_label,
     tick_values,
     trailing_means,
+    widened,
 )
 from annotator.charts_types import Label, Mark, Reference, Rule, Series, Table
 
@@ -134,16 +135,17 @@ def line_chart(
     bottom = height - (36 if x_label else 24)
     y_low, y_high, y_step = _y_range(data, y_references, y_range, bottom - _TOP)
     y_scale = Scale(y_low, y_high, bottom, _TOP)
+    values = tick_values(y_low, y_high, y_step) if data else []
     y_ticks = tuple(
-        Tick(px(y_scale.at(value)), tick_label(value, y_step), "end")
-        for value in tick_values(y_low, y_high, y_step)
+        Tick(px(y_scale.at(value)), tick_label(value, y_step), "end") for value in values
     )
     left = 8 + 4 * -(-max((text_width(tick.label) for tick in y_ticks), default=0.0) // 4)
     low, high = _x_range(data, x_range)
-    ends = [_end_text(one, y_format) for one in data]
+    ends = [_end_text(one, y_format, named=len(data) > 1) for one in data]
     right = _right(data, ends, (low, high), (left, width))
     x_scale = Scale(low, high, left, right)
-    placed = _end_labels(data, ends, x_scale, y_scale, bottom)
+    levels = [px(y_scale.at(one.value)) for one in y_references]
+    placed = _end_labels(data, ends, x_scale, y_scale, levels)
     return LineChart(
         width=width,
         height=height,
@@ -159,7 +161,7 @@ def line_chart(
         x_ticks=_x_ticks(x_scale, bool(data)),
         y_ticks=y_ticks,
         x_rules=_x_rules(x_references, x_scale),
-        y_rules=_y_rules(y_references, x_scale, y_scale, placed, data),
+        y_rules=_y_rules(y_references, levels, x_scale, y_scale, placed, data),
         curves=tuple(_curve(one, x_scale, y_scale) for one in data),
         ends=placed,
         table=_table(data, series, x_label, y_format),
@@ -197,8 +199,9 @@ def _y_range(
     pixels: float,
 ) -> tuple[float, float, float]:
     count = max(2, round(pixels / 36))
-    if given is not None and finite(given) == list(given) and given[0] < given[1]:
-        return given[0], given[1], nice_step(given[1] - given[0], count)
+    if given is not None and len(finite(given)) == 2:
+        low, high = widened(min(given), max(given))
+        return low, high, nice_step(high - low, count)
     values = [one.value for one in references] if data else []
     for one in data:
         values += [float(one.low.min()), float(one.high.max()), float(one.y.min())]
@@ -209,9 +212,11 @@ def _y_range(
 def _x_range(data: Sequence[_Data], given: tuple[float, float] | None) -> tuple[float, float]:
     low = min((float(one.x[0]) for one in data), default=0.0)
     high = max((float(one.x[-1]) for one in data), default=1.0)
-    if given is not None and finite(given) == list(given):
+    if given is not None and len(finite(given)) == 2:
         low, high = min(given), max(given)
-    return (low, high) if low < high else (low - 1, high + 1)
+    elif 0 < low <= high / 10:
+        low = 0.0  # steps start at zero even where the first value was logged later
+    return widened(low, high)
 
 
 def _right(
@@ -224,8 +229,7 @@ def _right(
     left, width = room
     right = float(width - _MARGIN)
     for one, text in zip(data, ends, strict=True):
-        share = (one.x[-1] / 2 - span[0] / 2) / (span[1] / 2 - span[0] / 2)
-        share = min(1.0, max(0.0, float(share)))
+        share = Scale(*span, 0.0, 1.0).share(float(one.x[-1]))
         needed = text_width(text) + 12 if text else 0
         if share > 0.1 and left + share * (right - left) + needed > width:
             right = left + max(width / 4, width - needed - left) / share
@@ -238,7 +242,7 @@ def _x_ticks(scale: Scale, drawn: bool) -> tuple[Tick, ...]:
     span = scale.high - scale.low
     step = nice_step(span, max(1, int((scale.end - scale.start) // 110)))
     last = Tick(px(scale.end), tick_label(scale.high, _label_step(scale.high, step)), "end")
-    limit = scale.end - text_width(last.label) - 12
+    limit = scale.end - text_width(last.label) - 20
     ticks = []
     for value in tick_values(scale.low, scale.high, step):
         tick = Tick(px(scale.at(value)), tick_label(value, step))
@@ -252,35 +256,44 @@ def _label_step(value: float, step: float) -> float:
     return step if abs(value / step - round(value / step)) < 1e-6 else step / 10 if step < 10 else 1
 
 
-def _end_text(data: _Data, y_format: Callable[[float], str]) -> str:
+def _end_text(data: _Data, y_format: Callable[[float], str], *, named: bool) -> str:
     if data.series.end is not None:
         return shortened(data.series.end, 160)
-    value = data.y[-1]
-    if data.series.window:
-        value = trailing_means(data.y, [len(data.y) - 1], data.series.window)[0]
-    return y_format(float(value))
+    name = f"{shortened(data.series.name, 110)} " if named and data.series.name else ""
+    return name + y_format(_end_value(data))
+
+
+def _end_value(data: _Data) -> float:
+    """Return where the curve that is drawn ends: the smoothed one where there is one."""
+    return trailing_means(data.y, [len(data.y) - 1], data.series.window)[0]
 
 
 def _end_labels(
-    data: Sequence[_Data], ends: Sequence[str], x_scale: Scale, y_scale: Scale, bottom: float
+    data: Sequence[_Data],
+    ends: Sequence[str],
+    x_scale: Scale,
+    y_scale: Scale,
+    levels: Sequence[float],
 ) -> tuple[Label, ...]:
-    """Return the labels at the curves' ends, moved apart where they would cover each other."""
+    """Return the labels at the curves' ends, off the level lines and apart from each other."""
     wanted = []
     for one, text in zip(data, ends, strict=True):
-        y = one.y[-1]
-        if one.series.window:
-            y = trailing_means(one.y, [len(one.y) - 1], one.series.window)[0]
-        wanted.append((y_scale.at(float(y)) + 4, x_scale.at(float(one.x[-1])) + 8, text))
+        y = y_scale.at(_end_value(one)) + 4
+        clear = (y + by for by in (0, 12, -10) if not _struck(y + by, levels))
+        wanted.append((next(clear, y), x_scale.at(float(one.x[-1])) + 8, text))
     placed: list[Label] = []
     lowest = -np.inf
     for y, x, text in sorted(wanted, key=lambda item: item[0]):
         lowest = max(y, lowest + _LINE)
         if text:
             placed.append(Label(px(x), px(lowest), text))
-    excess = max(0.0, (placed[-1].y - bottom - 2) if placed else 0.0)
-    if excess:
-        placed = [Label(one.x, px(one.y - excess), one.text) for one in placed]
-    return tuple(placed)
+    excess = max(0.0, (placed[-1].y - y_scale.start - 2) if placed else 0.0)
+    return tuple(Label(one.x, px(one.y - excess), one.text) for one in placed)
+
+
+def _struck(y: float, levels: Sequence[float]) -> bool:
+    """Whether a level line would run through a text whose base line is at `y`."""
+    return any(y - 10 < level < y + 2 for level in levels)
 
 
 def _x_rules(references: Sequence[Reference], scale: Scale) -> tuple[Rule, ...]:
@@ -304,6 +317,7 @@ def _x_rules(references: Sequence[Reference], scale: Scale) -> tuple[Rule, ...]:
 
 def _y_rules(
     references: Sequence[Reference],
+    levels: Sequence[float],
     x_scale: Scale,
     y_scale: Scale,
     taken: Sequence[Label],
@@ -315,8 +329,7 @@ def _y_rules(
         (x_scale.at(float(one.x[i])), y_scale.at(float(one.y[i]))) for one in data for i in one.kept
     ]
     rules = []
-    for one in references:
-        at = px(y_scale.at(one.value))
+    for one, at in zip(references, levels, strict=True):
         text = shortened(one.label, 200)
         right, left = px(x_scale.end), px(x_scale.start + 4)
         choices = [
@@ -324,25 +337,30 @@ def _y_rules(
             for x, anchor in ((right, "end"), (left, "start"))
             for shift in (-6, 14)
         ]
-        free = [choice for choice in choices if not _covered(choice.box, boxes, points)]
-        label = (free or choices)[0]
+        label = min(choices, key=lambda choice: _clutter(choice.box, boxes, points, levels))
         boxes.append(label.box)
         rules.append(Rule(at, label))
     return tuple(rules)
 
 
-def _covered(
+def _clutter(
     box: tuple[float, float, float, float],
     boxes: Sequence[tuple[float, float, float, float]],
     points: Sequence[tuple[float, float]],
-) -> bool:
+    levels: Sequence[float],
+) -> int:
+    """Return how badly a text there would be read: on a text, on a line, on a curve."""
     left, top, right, bottom = box
-    if any(
+    texts = sum(
         left < other[2] and other[0] < right and top < other[3] and other[1] < bottom
         for other in boxes
-    ):
-        return True
-    return any(left <= x <= right and top <= y <= bottom for x, y in points)
+    )
+    lines = sum(top < level < bottom for level in levels)
+    return (
+        1000 * texts
+        + 10 * lines
+        + sum(left <= x <= right and top <= y <= bottom for x, y in points)
+    )
 
 
 def _curve(data: _Data, x_scale: Scale, y_scale: Scale) -> Curve:

@@ -58,8 +58,12 @@ class Scale:
 
     def at(self, value: float) -> float:
         """Return the pixel of a value, held inside the scale."""
-        share = (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)
-        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
+        return self.start + self.share(value) * (self.end - self.start)
+
+    def share(self, value: float) -> float:
+        """Return how far along the scale a value lies, from 0 to 1."""
+        span = self.high / 2 - self.low / 2  # halved: the difference may be beyond a float
+        return min(1.0, max(0.0, float(value / 2 - self.low / 2) / span)) if span > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,18 @@ class Tick:
 
 def nice_step(span: float, count: int) -> float:
     """Return 1, 2 or 5 times a power of ten that cuts `span` into about `count` parts."""
-    raw = span / max(1, count)
+    raw = 0.8 * span / max(1, count)
     power = 10.0 ** math.floor(math.log10(raw))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    return next((factor * power for factor in (1, 2, 5) if factor * power >= raw), 10 * power)
+
+
+def widened(low: float, high: float) -> tuple[float, float]:
+    """Return a range that has room for a scale, around it where it is one value."""
+    if high - low > max(abs(low), abs(high)) * 1e-9 and high - low > 1e-300:
+        return low, high
+    pad = max(abs(low), abs(high)) * 0.1
+    pad = pad if pad > 1e-300 else 0.5
+    return low - pad, high + pad
 
 
 def nice_range(values: Sequence[float], count: int) -> tuple[float, float, float]:
@@ -90,11 +103,7 @@ def nice_range(values: Sequence[float], count: int) -> tuple[float, float, float
     a chart of them says nothing, but must not divide by infinity.
     """
     held = [min(1e300, max(-1e300, value)) for value in values] or [0.0, 1.0]
-    low, high = min(held), max(held)
-    room = max(abs(low), abs(high)) * 1e-9
-    if high - low <= room or high - low < 1e-300:
-        pad = abs(low) * 0.1 or 0.5
-        low, high = low - pad, high + pad
+    low, high = widened(min(held), max(held))
     step = nice_step(high - low, count)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
     return bottom, top if top > bottom else bottom + step, step

@@ -204,6 +204,16 @@ def test_render_lets_nothing_run_or_load(attack: str) -> None:
     audited(attack, math=False)
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_render_is_safe_before_the_sanitizer_looks_at_it(attack: str) -> None:
+    html = rendering._PARSERS[True, True].render(rendering.visible(attack), {})
+    assert Audit(html).wrong == []
+
+
+def test_formula_text_is_shown_and_not_markup() -> None:
+    assert audited("$\\text{a<b>c</b> &lt;}$").text.strip() == "a<b>c</b>\xa0&lt;"
+
+
 def test_render_shows_markup_as_the_text_it_is() -> None:
     attack = "<script>alert(1)</script> and [x](javascript:alert(1)) <!-- hidden -->"
     assert audited(attack).text.strip() == attack
