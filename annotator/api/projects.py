@@ -11,8 +11,8 @@ from ninja import Router, Schema
 
 from annotator.models import DatasetVersion, Project, Role, Run
 from annotator.queries import annotation
+from annotator.queries.access import access_or_404
 from annotator.services import runs
-from annotator.views.helpers import access_or_404
 
 router = Router(tags=["projects"])
 PAGE = 100

@@ -10,8 +10,8 @@ from ninja import Field, Router, Schema, Status
 
 from annotator.errors import Invalid
 from annotator.models import Assignment, Project, Prompt, Rater, Response, Role, Task
+from annotator.queries.access import access_or_404
 from annotator.services import judgments, queue, raters
-from annotator.views.helpers import access_or_404
 
 router = Router(tags=["queue"])
 

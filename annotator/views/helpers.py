@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final
+from typing import Any
 
 from django.contrib.auth.decorators import login_required
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 
-from annotator.errors import NotAllowed
-from annotator.models import Membership, Project, Role
+from annotator.models import Role
+from annotator.queries.access import Access, access_or_404
 
-RANK: Final = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.OWNER: 2}
-
-
-@dataclass(frozen=True)
-class Access:
-    """What the signed-in user is in this project. Templates ask it what to show."""
-
-    project: Project
-    role: Role
-
-    def reaches(self, role: Role) -> bool:
-        return RANK[self.role] >= RANK[role]
-
-    @property
-    def can_review(self) -> bool:
-        return self.reaches(Role.REVIEWER)
-
-    @property
-    def can_manage(self) -> bool:
-        return self.reaches(Role.OWNER)
-
-
-def access_or_404(user: Any, slug: str, *, at_least: Role) -> Access:
-    """The project for this user: 404 for strangers, 403 with a reason for a smaller role."""
-    membership = (
-        Membership.objects.select_related("project").filter(user=user, project__slug=slug).first()
-    )
-    if membership is None:
-        raise Http404("no such project for this user")
-    access = Access(project=membership.project, role=Role(membership.role))
-    if not access.reaches(at_least):
-        raise NotAllowed(f"This page is for {at_least.label.lower()}s of the project.")
-    return access
+__all__ = ["Access", "page_after", "project_page"]
 
 
 def project_page(at_least: Role) -> Callable[..., Any]:
