@@ -59,7 +59,11 @@ CELERY_TASK_ROUTES = {
     "annotator.jobs.judging.*": {"queue": "llm"},
 }
 # Redis hands a message out again after this long; Run.begin() makes a second delivery a no-op.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 60 * 60 * 24}
+# QUEUE_PREFIX keeps the queues of two installations apart that share one Redis.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 60 * 60 * 24,
+    "global_keyprefix": env_str("QUEUE_PREFIX"),
+}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 # A run whose worker has not been heard of for this long is given to another. Hearts beat every
@@ -151,6 +155,8 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# Without a mail server no address can be verified; a second factor is worth having all the same.
+MFA_ALLOW_UNVERIFIED_EMAIL = not env_str("EMAIL_HOST")
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 SOCIALACCOUNT_PROVIDERS = {}
 if env_str("OIDC_SERVER_URL"):

@@ -1,139 +1,216 @@
-"""Reading for reward models: what there is to train on, and what the pages show."""
+"""Reward models as pages show them: each with its accuracy and what to compare it with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-import numpy as np
-import psycopg
-from numpy.typing import NDArray
-
-from annotator.models import Project, Split
-from annotator.queries.figures import cached
-from annotator.queries.pair_texts import training_rows
-from annotator.queries.pairs import Selection, counted
-from annotator.queries.snapshot import current
-from models.intervals import wilson
+from annotator.models import Project, RewardModel, Run
+from annotator.queries import runs
+from annotator.queries.pages import Page, page_by_id
+from models.backbones import BACKBONES
+from models.objectives import OBJECTIVES
 
 PAGE_SIZE: Final = 50
-# The width of an interval is foretold for this accuracy: about what small models reach.
-FORETOLD_AT: Final = 0.7
+ACTIVE_SHOWN: Final = 10
+
+
+def describe(objective: str, backbone: str) -> str:
+    """What a model is, in words: "Bradley–Terry, Transformer distilbert-base-uncased"."""
+    key, _, argument = backbone.partition(":")
+    method, base = OBJECTIVES.get(objective), BACKBONES.get(key)
+    name = argument.rstrip("/").rpartition("/")[2] if argument.startswith("/") else argument
+    words = f"{base.label if base else key} {name}".strip()
+    return f"{method.label if method else objective}, {words}"
 
 
 @dataclass(frozen=True)
-class SplitCounts:
-    """Pairs of one split that somebody voted on. ``decided`` have a majority, the rest do not."""
+class Estimate:
+    """A share of ``n`` cases with its 95 % interval. ``groups`` are independent, such as prompts."""
 
-    split: str
-    decided: int = 0
-    undecided: int = 0
-    prompts: int = 0  # of decided pairs
+    share: float
+    low: float
+    high: float
+    n: int
+    groups: int
 
     @property
-    def label(self) -> str:
-        return Split(self.split).label
+    def interval(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def estimate(values: Mapping[str, Any] | None) -> Estimate | None:
+    """An Estimate from the metrics of a training; None where nothing was counted."""
+    if not values or values.get("accuracy") is None:
+        return None
+    low, high = values["interval"]
+    return Estimate(values["accuracy"], low, high, values["n"], values["groups"])
 
 
 @dataclass(frozen=True)
-class Readiness:
-    """What a project has to train and measure on."""
+class Measured:
+    """The accuracy of one model on its test split, and its baselines on the same pairs."""
 
-    splits: dict[str, SplitCounts] = field(
-        default_factory=lambda: {name: SplitCounts(name) for name in Split.values}
+    accuracy: Estimate | None
+    longer: Estimate | None
+    people: Estimate | None
+    people_reason: str = ""  # why there is no human ceiling
+    people_imported: bool = False
+    people_simulated: bool = False
+    test_ties: int = 0
+
+    @property
+    def known(self) -> list[Estimate]:
+        return [one for one in (self.accuracy, self.longer, self.people) if one is not None]
+
+
+def measured(metrics: Mapping[str, Any]) -> Measured:
+    """From the metrics of a model or the result of its run, which have the same names."""
+    baselines = metrics.get("baselines") or {}
+    people = baselines.get("human_ceiling") or {}
+    accuracy = {"n": metrics.get("test_pairs", 0), "groups": metrics.get("prompts", 0), **metrics}
+    return Measured(
+        accuracy=estimate(accuracy),
+        longer=estimate(baselines.get("longer_wins")),
+        people=estimate(people),
+        people_reason=people.get("reason", ""),
+        people_imported=bool(people.get("imported")),
+        people_simulated=bool(people.get("simulated")),
+        test_ties=metrics.get("test_ties", 0),
     )
 
-    @property
-    def decided(self) -> int:
-        return sum(split.decided for split in self.splits.values())
 
-    @property
-    def rows(self) -> list[SplitCounts]:
-        return list(self.splits.values())
+@dataclass(frozen=True)
+class Row:
+    """One model in the list."""
 
-    @property
-    def half_width(self) -> float | None:
-        """Half the 95 % interval of a test accuracy of 70 %; None without test pairs.
-
-        Pairs of one prompt are not independent, so prompts are counted rather than pairs: the
-        real interval is this wide or narrower.
-        """
-        prompts = self.splits[Split.TEST].prompts
-        if not prompts:
-            return None
-        low, high = wilson(FORETOLD_AT * prompts, prompts)
-        return (high - low) / 2
-
-
-COUNTS_SQL: Final = """
-SELECT split,
-       count(*) FILTER (WHERE decided), count(*) FILTER (WHERE NOT decided),
-       count(DISTINCT prompt_id) FILTER (WHERE decided)
-FROM (
-    SELECT split, prompt_id,
-           (wins_a > wins_b AND wins_a > ties) OR (wins_b > wins_a AND wins_b > ties) AS decided
-    FROM ({counted}) pairs WHERE wins_a + wins_b + ties > 0
-) decided
-GROUP BY split
-"""
-
-
-def readiness(project: Project) -> Readiness:
-    """Counts of the project's pairs per split, a minute old at most."""
-    return cached("readiness", [project.pk], lambda _: {project.pk: count(project)})[project.pk]
-
-
-def count(project: Project) -> Readiness:
-    """The same, counted now: a walk over all votes."""
-    sql, values = counted(project, Selection())
-    with current().cursor() as cursor:
-        cursor.execute(COUNTS_SQL.format(counted=sql), values)
-        found = {row[0]: SplitCounts(*row) for row in cursor.fetchall()}
-    return Readiness({name: found.get(name, SplitCounts(name)) for name in Split.values})
-
-
-def rows_of(
-    project: Project, split: str, *, connection: psycopg.Connection
-) -> Iterator[dict[str, Any]]:
-    """Training rows of one split (models.pairs); pairs without a majority come with p = .5."""
-    return training_rows(project, split, keep_ties=True, connection=connection)
+    number: int
+    name: str
+    what: str
+    run_id: int
+    created_at: datetime
+    train_pairs: int
+    measured: Measured
 
 
 @dataclass(frozen=True)
-class Votes:
-    """People's votes (n,) on pairs of the test split that more than one vote was given on."""
+class Listing:
+    """A page of models, newest first, and the trainings under way."""
 
-    pair: NDArray[np.int64]
-    rater: NDArray[np.int64]
-    outcome: NDArray[np.int64]  # +1, 0, -1, for the response with the smaller id
-    has_imported: bool
-    has_simulated: bool
+    page: Page[Row]
+    active: list[runs.Line]
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.page.rows and not self.active and self.page.is_first
 
-VOTES_SQL: Final = """
-SELECT pair, rater_id, outcome, imported, is_simulated FROM (
-    SELECT dense_rank() OVER pairs AS pair, count(*) OVER (PARTITION BY v.prompt_id, v.a, v.b) AS n,
-           v.rater_id, v.outcome, r.kind = 'imported' AS imported, r.is_simulated
-    FROM (
-        SELECT prompt_id, least(a_id, b_id) AS a, greatest(a_id, b_id) AS b, rater_id,
-               CASE WHEN a_id < b_id THEN outcome ELSE -outcome END AS outcome
-        FROM annotator_preference WHERE project_id = %(project)s AND NOT is_gold
-    ) v
-    JOIN annotator_prompt q ON q.id = v.prompt_id AND q.split = 'test'
-    JOIN annotator_rater r ON r.id = v.rater_id AND r.kind <> 'judge'
-    WINDOW pairs AS (ORDER BY v.prompt_id, v.a, v.b)
-) votes WHERE n > 1
-"""
+    @property
+    def people(self) -> Estimate | None:
+        """The newest human ceiling on the page."""
+        found = (row.measured.people for row in self.page.rows)
+        return next((one for one in found if one is not None), None)
 
 
-def test_votes(project: Project, *, connection: psycopg.Connection) -> Votes:
-    """Votes of people and imported raters on the test split, without control tasks."""
-    with connection.cursor() as cursor:
-        rows = cursor.execute(VOTES_SQL, {"project": project.pk}).fetchall()
-    columns = np.array([row[:3] for row in rows], dtype=np.int64).reshape(-1, 3).T
-    return Votes(
-        *columns,
-        has_imported=any(row[3] for row in rows),
-        has_simulated=any(row[4] for row in rows),
+def listing(project: Project, *, after: int | None = None) -> Listing:
+    rows = RewardModel.objects.filter(project=project).order_by("-pk")
+    training = Run.objects.filter(project=project, kind=Run.Kind.TRAIN, state__in=runs.ACTIVE)
+    active = runs.lines_of(training).order_by("-pk")[:ACTIVE_SHOWN] if after is None else []
+    return Listing(
+        page=page_by_id(rows, after=after, size=PAGE_SIZE, build=_row),
+        active=runs.lines(active),
     )
+
+
+def _row(model: RewardModel) -> Row:
+    return Row(
+        number=model.number,
+        name=model.name,
+        what=describe(model.objective, model.backbone),
+        run_id=model.run_id,
+        created_at=model.created_at,
+        train_pairs=model.metrics.get("train_pairs", 0),
+        measured=measured(model.metrics),
+    )
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One model: its figures, how it came about, and how to load it."""
+
+    model: RewardModel
+    what: str
+    backbone_key: str
+    measured: Measured
+    options: list[tuple[str, str]]
+    account: list[tuple[str, str]]
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether plain transformers loads it."""
+        return self.backbone_key == "hf"
+
+
+def find(project: Project, number: int) -> RewardModel | None:
+    return (
+        RewardModel.objects.filter(project=project, number=number)
+        .select_related("run__created_by")
+        .defer("run__log", "run__config")
+        .first()
+    )
+
+
+def detail(model: RewardModel) -> Detail:
+    metrics = model.metrics
+    return Detail(
+        model=model,
+        what=describe(model.objective, model.backbone),
+        backbone_key=model.backbone.partition(":")[0],
+        measured=measured(metrics),
+        options=[("Backbone", model.backbone), *_options(model)],
+        account=list(_account(metrics)),
+    )
+
+
+def _options(model: RewardModel) -> Iterable[tuple[str, str]]:
+    """Title and value of every option, as the form that set them calls it."""
+    key = model.backbone.partition(":")[0]
+    titles = {}
+    for method in (OBJECTIVES.get(model.objective), BACKBONES.get(key)):
+        kind = method.load_options() if method else None
+        for name, info in (kind.model_fields if kind else {}).items():
+            titles[name] = info.title or name
+    for name, value in model.options.items():
+        yield titles.get(name, name), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _account(metrics: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """How the weights came about, as rows of a ledger."""
+    texts = metrics.get("texts") or {}
+    kept = metrics.get("kept") or {}
+    rows = {
+        "Trained on": f"{metrics.get('train_pairs', 0):,} pairs",
+        "Validated on": f"{metrics.get('validation_pairs', 0):,} pairs",
+        "Updates": f"{metrics.get('steps', 0):,}, {metrics.get('ended', '')}",
+        "Weights of": f"update {kept.get('step', 0):,}, {kept.get('why', '')}",
+        "Speed": f"{metrics.get('pairs_per_second') or 0:,.1f} pairs a second",
+        "Seed": str(metrics.get("seed", "")),
+        "Data, SHA-256": metrics.get("data_sha256", ""),
+    }
+    for note, count in sorted((texts.get("train") or {}).items()):
+        if count:
+            rows[f"Training texts, {note.replace('_', ' ')}"] = f"{count:,}"
+    for name, version in sorted((metrics.get("versions") or {}).items()):
+        rows[name.capitalize()] = str(version)
+    return rows.items()

@@ -17,12 +17,11 @@ from pydantic import ValidationError
 
 from annotator.errors import AppError, Invalid, MethodFailed
 from annotator.models import AuditEvent, Project, RewardModel, Run, User
+from annotator.queries.rewards import describe
 from annotator.services import backbones, devices, runs
 from annotator.services.training_data import collect, require_enough_in
 from annotator.services.training_events import Reporter
-from models.backbones import BACKBONES
 from models.errors import ModelsError
-from models.objectives import OBJECTIVES
 from models.training import TrainingConfig, TrainingResult, explain, supervise
 from models.workdir import ARTIFACT, CHECKPOINTS
 
@@ -84,15 +83,6 @@ def start(
         config=config.model_dump(mode="json"),
         by=by,
     )
-
-
-def describe(objective: str, backbone: str) -> str:
-    """What a model is, in words: "Bradley–Terry, Transformer distilbert-base-uncased"."""
-    key, _, argument = backbone.partition(":")
-    method, base = OBJECTIVES.get(objective), BACKBONES.get(key)
-    name = argument.rstrip("/").rpartition("/")[2] if argument.startswith("/") else argument
-    words = f"{base.label if base else key} {name}".strip()
-    return f"{method.label if method else objective}, {words}"
 
 
 def perform(work: runs.Work) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import psycopg
 
 from annotator.errors import Invalid
 from annotator.models import Project
-from annotator.queries import rewards as queries
+from annotator.queries import training as queries
 from annotator.queries.snapshot import snapshot
+from annotator.queries.training import LEAST_TEST, LEAST_TRAIN
 from annotator.services import runs
 from models.baselines import human_ceiling
 from models.pairs import (
@@ -32,8 +33,6 @@ from models.workdir import write_json
 
 COLLECTED: Final = "collected.json"  # its presence says that the pairs are whole
 ROWS_AT_ONCE: Final = 1000
-LEAST_TRAIN: Final = 10  # preferences; fewer teach nothing that a test could show
-LEAST_TEST: Final = 1
 NAMED: Final = 20  # rows left out that the log names, per split
 
 
@@ -51,11 +50,10 @@ def require_enough(*, train: int, test: int) -> None:
 def require_enough_in(project: Project) -> None:
     """``require_enough`` on counts a minute old, or on new ones where those do not suffice."""
     for look in (queries.readiness, queries.count):
-        splits = look(project).splits
-        train, test = splits["train"].decided, splits["test"].decided
-        if train >= LEAST_TRAIN and test >= LEAST_TEST:
+        ready = look(project)
+        if ready.is_enough:
             return
-    require_enough(train=train, test=test)
+    require_enough(train=ready.splits["train"].decided, test=ready.splits["test"].decided)
 
 
 def collect(work: runs.Work, config: TrainingConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from django.db import transaction
 
+from annotator import formats
 from annotator.services.runs import Work
 
 POINTS: Final = 1000  # most points of a curve; more updates are averaged into one
@@ -90,8 +91,8 @@ class Reporter:
         if event.get("accuracy") is None:
             self.work.log(f"evaluate   no {event['split']} pair has a preference")
             return
-        low, high = event["interval"]
-        accuracy = f"{event['accuracy']:.1%} [{low:.1%}, {high:.1%}]".replace("%", " %")
+        share = formats.percent(event["accuracy"])
+        accuracy = f"{share} {formats.interval(*event['interval'])}"
         self.work.log(
             f"evaluate   {event['split']} accuracy {accuracy} on {event['n']:,} pairs"
             f"  loss {event['loss']:.3f}"

@@ -55,7 +55,10 @@ def test_training_learns_the_planted_rule_and_records_it() -> None:
 @pytest.mark.neural
 def test_baselines_stand_beside_the_accuracy() -> None:
     run = trained(planted.preferences(200, raters=3, flips=0.2))
-    longer, people = run.result["baselines"]["longer_wins"], run.result["baselines"]["human_ceiling"]
+    longer, people = (
+        run.result["baselines"]["longer_wins"],
+        run.result["baselines"]["human_ceiling"],
+    )
     assert longer["n"] == run.result["test_pairs"] == 20
     assert people["n"] > 30, "every vote of a test pair with a majority of others"
     assert people["groups"] <= 20
@@ -122,7 +125,10 @@ def test_killed_between_artifact_and_row_makes_one_model() -> None:
     Run.objects.filter(pk=run.pk).update(state=RunState.QUEUED, result={})
     train(run_id=run.pk)
     run.refresh_from_db()
-    assert (run.state, run.result["reward_model"]) == (RunState.DONE, RewardModel.objects.get().number)
+    assert (run.state, run.result["reward_model"]) == (
+        RunState.DONE,
+        RewardModel.objects.get().number,
+    )
 
 
 @pytest.mark.neural

@@ -1,0 +1,108 @@
+"""Reward models: the list, the form that trains one, its page, its files."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from annotator.errors import AppError, Gone
+from annotator.forms.training import TrainForm
+from annotator.jobs import base
+from annotator.models import RewardModel, Role
+from annotator.queries import rewards as queries
+from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
+from annotator.services import archives, backbones, training
+from annotator.views import reward_charts
+from annotator.views.helpers import Access, page_after, project_page
+
+
+@require_GET
+@project_page(Role.OWNER)
+def reward_models(request: HttpRequest, access: Access) -> HttpResponse:
+    found = queries.listing(access.project, after=page_after(request))
+    context = {
+        "access": access,
+        "found": found,
+        "ready": readiness(access.project) if found.is_empty else None,
+        "least": {"train": LEAST_TRAIN, "test": LEAST_TEST},
+        "table": reward_charts.table(found),
+    }
+    return render(request, "rewards/list.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@project_page(Role.OWNER)
+def train(request: HttpRequest, access: Access) -> HttpResponse:
+    """Ask for a training and start it. htmx asks for the options of the method just chosen."""
+    if request.method == "POST":
+        form = TrainForm(request.POST)
+        if form.is_valid():
+            try:
+                with transaction.atomic():
+                    run = training.start(project=access.project, by=request.user, **form.settings())
+                    base.enqueue(run)
+            except AppError as error:
+                form.add_error(None, f"{error.message} {error.advice}".strip())
+            else:
+                return redirect("run", slug=access.project.slug, run_id=run.pk)
+        return _show_form(request, access, form, status=422)
+    form = TrainForm(initial=request.GET)
+    if request.htmx:
+        return render(request, "rewards/train.html#options", {"access": access, "form": form})
+    return _show_form(request, access, form)
+
+
+def _show_form(
+    request: HttpRequest, access: Access, form: TrainForm, *, status: int = 200
+) -> HttpResponse:
+    context = {
+        "access": access,
+        "form": form,
+        "ready": readiness(access.project),
+        "least": {"train": LEAST_TRAIN, "test": LEAST_TEST},
+        "local_models": backbones.local_models(),
+    }
+    return render(request, "rewards/train.html", context, status=status)
+
+
+@require_GET
+@project_page(Role.OWNER)
+def reward_model(request: HttpRequest, access: Access, number: int) -> HttpResponse:
+    detail = queries.detail(_find(access, number))
+    folder = training.artifact_folder(detail.model)
+    context = {
+        "access": access,
+        "detail": detail,
+        "model": detail.model,
+        "chart": reward_charts.baselines(detail),
+        "bytes": archives.size(folder),
+        "folder": folder,
+    }
+    return render(request, "rewards/model.html", context)
+
+
+@require_GET
+@project_page(Role.OWNER)
+def artifact(request: HttpRequest, access: Access, number: int) -> HttpResponse:
+    """The model's files as one archive, made while it is sent."""
+    model = _find(access, number)
+    folder = training.artifact_folder(model)
+    if not archives.files_of(folder):
+        raise Gone(
+            f"The files of {model.name} are no longer on the server.",
+            advice="Its figures are kept. Train it again with the same options and seed.",
+        )
+    name = f"{access.project.slug}-{model.name}"
+    body = archives.stream(folder, inside=name)
+    response = StreamingHttpResponse(body, content_type="application/zip")
+    response["Content-Disposition"] = f'attachment; filename="{name}.zip"'
+    return response
+
+
+def _find(access: Access, number: int) -> RewardModel:
+    model = queries.find(access.project, number)
+    if model is None:
+        raise Http404("no such reward model in this project")
+    return model
