@@ -132,7 +132,7 @@ class PercentField(forms.FloatField):
         self.widget.attrs["step"] = "any"
 
     def prepare_value(self, value: Any) -> Any:
-        return round(value * 100, 6) if isinstance(value, float) else value
+        return f"{round(value * 100, 6):g}" if isinstance(value, float) else value
 
     def clean(self, value: Any) -> float:
         return round(super().clean(value) / 100, 8)

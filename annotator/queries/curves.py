@@ -43,6 +43,7 @@ class Curves:
     step: int | None = None
     steps: int | None = None
     steps_a_second: float | None = None
+    is_active: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -86,6 +87,7 @@ def curves(run: Run) -> Curves:
         last=rows[-1][1] if rows else {},
         step=rows[-1][0] if rows else None,
         steps=run.total if run.unit == "steps" else None,
+        is_active=run.is_active,
         steps_a_second=_rate(rows) if run.state == RunState.RUNNING else None,
     )
 

@@ -132,7 +132,8 @@ class Forecast:
 
 
 def _day(day: date) -> str:
-    year = "" if day.year == timezone.localdate().year else f" {day.year}"
+    """The day with its year only where that is not plain."""
+    year = f" {day.year}" if day - timezone.localdate() > timedelta(days=300) else ""
     return f"{day.day} {day:%b}{year}"
 
 

@@ -19,6 +19,7 @@ from annotator.queries.pages import Page, page_by_id
 
 PAGE: Final = 50
 WAITING: Final = 6
+STEPS: Final = 3  # of them at most that learn or export
 PACE_OF: Final = 30  # own judgments that tell how long one takes
 
 
@@ -149,17 +150,17 @@ def _waiting(user: User, rows: list[Row], known: dict[int, steps.Facts]) -> list
     busy = [row.project.pk for row in rows if row.figures.open]
     shares = own(user, busy) if busy else {}
     found = [item for row in rows if (item := _failed(row, known[row.project.pk]))]
+    found += [
+        Waiting(row.next.label, row.project.name, row.next.why, "Start", row.next.url)
+        for row in rows
+        if row.next and row.role == Role.OWNER and row.next.stage in ("learn", "export")
+    ][:STEPS]
     for row in rows:
         share = shares.get(row.project.pk, Own(today=0, seconds_each=None, has_task=True))
         if row.figures.open and share.has_task and (item := _annotate(row, share)):
             found.append(item)
     found += [
-        Waiting(row.next.label, row.project.name, row.next.why, "Start", row.next.url)
-        for row in rows
-        if row.next and row.role == Role.OWNER and row.next.stage in ("learn", "export")
-    ]
-    found += [
-        Waiting("Import prompts", row.project.name, "The project is empty", "Import", row.next.url)
+        Waiting(row.next.label, row.project.name, row.next.why, "Import", row.next.url)
         for row in rows
         if row.next
         and row.role == Role.OWNER

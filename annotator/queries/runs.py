@@ -155,7 +155,7 @@ def outcome(run: Run) -> str:
     if run.state == RunState.QUEUED:
         return run.message or "waits for a free worker"
     if run.state == RunState.FAILED:
-        return first_sentence(run.error)
+        return _lower(first_sentence(run.error))
     if run.state != RunState.DONE:
         return how_far(run) or run.message
     result = run.result
@@ -169,6 +169,11 @@ def outcome(run: Run) -> str:
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message
+
+
+def _lower(text: str) -> str:
+    """The phrase as part of a sentence; names and abbreviations keep their capitals."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
 
 
 def _imported(result: dict[str, Any]) -> str:
@@ -239,6 +244,11 @@ class Detail:
     waiting_before: int | None  # queued runs of the same kind in front of it
 
     @property
+    def title(self) -> str:
+        """The run's title as the rest of a sentence."""
+        return _lower(self.run.title)
+
+    @property
     def was_resumed(self) -> bool:
         return self.run.attempt > 1
 
@@ -293,21 +303,33 @@ def log_lines(text: str, *, cut: bool) -> list[LogLine]:
 
 
 def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """A run's configuration as rows of name and value; nested tables are laid flat."""
+    """A run's configuration as rows of name and value; nested tables are laid flat.
+
+    JSON in PostgreSQL keeps no order: what says most comes first, the rest by name.
+    """
     rows = []
-    for name, value in config.items():
+    for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
+        value = config[name]
         if isinstance(value, dict):
             rows += ledger(value)
         elif value not in (None, "", []):
-            rows.append((name.replace("_", " ").capitalize(), _shown(value)))
+            rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
     return rows
 
 
-def _shown(value: Any) -> str:
+FIRST: Final = {
+    name: place
+    for place, name in enumerate(
+        ("filename", "format", "objective", "backbone", "rater", "map", "options")
+    )
+}
+
+
+def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        return str(value) if "seed" in name else f"{value:,}"
     if isinstance(value, float):
         return f"{value:.6g}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -34,7 +34,8 @@ def charts(points: Curves, *, ceiling: float | None = None) -> RunCharts:
 
 
 def _range(points: Curves) -> tuple[float, float] | None:
-    return (0, points.steps) if points.steps else None
+    """While a training runs its axis shows what is still to come."""
+    return (0, points.steps) if points.steps and points.is_active else None
 
 
 def _xy(points: Curves, name: str) -> tuple[list[float], list[float]] | None:

@@ -101,7 +101,7 @@ def _training(detail: Detail, curves: Curves) -> list[Figure]:
         speed = formats.compact(last["pairs_per_second"])
         found.append(Figure("Speed", speed, of="pairs a second"))
     if last.get("memory_mb") is not None:
-        found.append(Figure("Memory", formats.file_size(last["memory_mb"] * 1e6), note="at most"))
+        found.append(Figure("Peak memory", formats.file_size(last["memory_mb"] * 1e6)))
     return [one for one in found if one]
 
 

@@ -1,6 +1,6 @@
 /* Small things every page shares: local times, time left, copying, what to do without a network. */
 (() => {
-  const show = (options) => new Intl.DateTimeFormat(undefined, options);
+  const show = (options) => new Intl.DateTimeFormat("en-GB", options);
   const clock = show({ hour: "2-digit", minute: "2-digit" });
   const week = show({ weekday: "short", hour: "2-digit", minute: "2-digit" });
   const day = show({ day: "numeric", month: "short" });
@@ -31,11 +31,13 @@
 
   const offline = document.getElementById("offline");
   let failed = null;
+  // A form that did not arrive is not forgotten because a draft of it did or did not.
+  const weightier = (one, other) => one?.elt.matches("form") && !other.elt.matches("form");
   function lost({ detail }) {
     const request = detail.requestConfig;
     // Reading asks again by itself; what was to be saved waits for the person.
     if (request.verb === "get") return setTimeout(() => htmx.trigger(request.elt, "again"), 5000);
-    failed = request;
+    if (!weightier(failed, request)) failed = request;
     offline.hidden = false;
   }
 
@@ -53,7 +55,8 @@
   document.addEventListener("htmx:sendError", lost);
   document.addEventListener("htmx:responseError", (event) => { if (event.detail.requestConfig.verb === "get") lost(event); });
   document.addEventListener("htmx:afterOnLoad", ({ detail }) => {
-    if (detail.requestConfig.verb === "get") return; // the network is back, but nothing is saved
+    // Having read something means that the network is back, not that anything was saved.
+    if (detail.requestConfig.verb === "get" || weightier(failed, detail.requestConfig)) return;
     failed = null;
     offline.hidden = true;
   });
