@@ -179,7 +179,7 @@ def _data(series: Series) -> _Data:
     known = np.isfinite(x) & np.isfinite(y)
     low = np.where(np.isfinite(low), low, y)[known]
     high = np.where(np.isfinite(high), high, y)[known]
-    run = np.cumsum(~known)[known]
+    run = np.cumsum((~known).astype(np.intp))[known]
     x, y = x[known], y[known]
     order = np.argsort(x, kind="stable")
     x, y, low, high, run = x[order], y[order], low[order], high[order], run[order]

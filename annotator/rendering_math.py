@@ -175,9 +175,13 @@ def _portable(element: Element) -> tuple[str, str]:
 def _allowed(name: str, value: str) -> bool:
     if name in _LENGTHS:
         match = _LENGTH.fullmatch(value) if len(value) < 12 else None
-        return bool(match) and _NARROWEST <= float(match[1]) * _PIXELS[match[2]] <= _WIDEST
+        return match is not None and _NARROWEST <= _pixels(match) <= _WIDEST
     pattern = _VALUES.get(name)
     return pattern is not None and pattern.fullmatch(value) is not None
+
+
+def _pixels(length: re.Match[str]) -> float:
+    return float(length[1]) * _PIXELS[length[2]]
 
 
 def _text(text: str, variant: str) -> str:
@@ -333,4 +337,4 @@ def _afford(token: Token, env: Any) -> bool:
     """Count one formula against the text's budget; False once it is spent."""
     count, chars = env.get("math", (0, 0))
     env["math"] = (count + 1, chars + len(token.content))
-    return env["math"][0] <= MAX_FORMULAS and env["math"][1] <= MAX_MATH_CHARS
+    return bool(count < MAX_FORMULAS and chars + len(token.content) <= MAX_MATH_CHARS)
