@@ -21,8 +21,8 @@ from annotator.views.helpers import Access, project_page
 PAGE: Final = 30  # judgments on one page of the history
 
 
-@require_GET
 @project_page(Role.ANNOTATOR)
+@require_GET
 def annotate(request: HttpRequest, access: Access) -> HttpResponse:
     """The task this person holds, or the next one, or why there is none."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -34,8 +34,8 @@ def annotate(request: HttpRequest, access: Access) -> HttpResponse:
     return _show_next(request, access, rater)
 
 
-@require_POST
 @project_page(Role.ANNOTATOR)
+@require_POST
 def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Save and next."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -47,8 +47,8 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
     return _next(request, access, rater, late=late)
 
 
-@require_POST
 @project_page(Role.ANNOTATOR)
+@require_POST
 def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Give the task to someone else, saying why, and go on."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -56,8 +56,8 @@ def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespon
     return _next(request, access, rater)
 
 
-@require_POST
 @project_page(Role.ANNOTATOR)
+@require_POST
 def undo(request: HttpRequest, access: Access) -> HttpResponse:
     """Reopen the last task with its answers."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -71,8 +71,8 @@ def undo(request: HttpRequest, access: Access) -> HttpResponse:
     return _open(request, access, rater, assignment.pk)
 
 
-@require_POST
 @project_page(Role.ANNOTATOR)
+@require_POST
 def reopen(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Correct one of one's own past judgments."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -84,8 +84,8 @@ def reopen(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
     return _open(request, access, rater, assignment.pk)
 
 
-@require_POST
 @project_page(Role.ANNOTATOR)
+@require_POST
 def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Keep unfinished answers; answers with the line that says so."""
     rater = raters.for_member(project=access.project, user=request.user)
@@ -103,8 +103,8 @@ def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespo
     return render(request, "annotate/pair.html#saved", {"desk": desk, "swap": True})
 
 
-@require_GET
 @project_page(Role.ANNOTATOR)
+@require_GET
 def history(request: HttpRequest, access: Access) -> HttpResponse:
     """One's own judgments, newest first; each can be opened and corrected."""
     rater = raters.for_member(project=access.project, user=request.user)

@@ -24,14 +24,14 @@ from annotator.views.helpers import Access, page_after, project_page
 AFTER_LEAVING: Final = "projects"
 
 
-@require_GET
 @project_page(Role.OWNER)
+@require_GET
 def members(request: HttpRequest, access: Access) -> HttpResponse:
     return _show(request, access)
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def change(request: HttpRequest, access: Access, membership_id: int) -> HttpResponse:
     """Two buttons: another role, or out of the project."""
     membership = get_object_or_404(
@@ -63,8 +63,8 @@ def _a(role: Role) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
-@require_http_methods(["POST"])
 @project_page(Role.OWNER)
+@require_POST
 @never_cache
 def invite(request: HttpRequest, access: Access) -> HttpResponse:
     """Make a link and show it, this once."""
@@ -88,8 +88,8 @@ def invite(request: HttpRequest, access: Access) -> HttpResponse:
     return _show(request, access, made=invitation, link=link)
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def revoke(request: HttpRequest, access: Access, invitation_id: int) -> HttpResponse:
     invitation = get_object_or_404(Invitation, pk=invitation_id, project=access.project)
     service.revoke(invitation=invitation, by=request.user)

@@ -12,8 +12,8 @@ from annotator.views import overview_charts
 from annotator.views.helpers import Access, project_page
 
 
-@require_GET
 @project_page(Role.REVIEWER)
+@require_GET
 def overview(request: HttpRequest, access: Access) -> HttpResponse:
     found = queries.overview(access.project, is_owner=access.can_manage)
     context = {"access": access, "found": found, "charts": overview_charts.charts(found)}

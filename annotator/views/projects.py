@@ -59,8 +59,8 @@ def new(request: HttpRequest) -> HttpResponse:
     return render(request, "projects/new.html", {"form": form}, status=status)
 
 
-@require_http_methods(["GET", "POST"])
 @project_page(Role.OWNER)
+@require_http_methods(["GET", "POST"])
 def settings(request: HttpRequest, access: Access) -> HttpResponse:
     """Texts and options on one page, saved together."""
     project = access.project
@@ -93,8 +93,8 @@ def _preview(request: HttpRequest, template: str, context: dict) -> HttpResponse
     return render(request, template, context)
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def archive(request: HttpRequest, access: Access) -> HttpResponse:
     """Put the project away, or with ``restore`` take it out again."""
     archived = "restore" not in request.POST

@@ -18,8 +18,8 @@ from annotator.views import reward_charts
 from annotator.views.helpers import Access, page_after, project_page
 
 
-@require_GET
 @project_page(Role.OWNER)
+@require_GET
 def reward_models(request: HttpRequest, access: Access) -> HttpResponse:
     found = queries.listing(access.project, after=page_after(request))
     context = {
@@ -32,8 +32,8 @@ def reward_models(request: HttpRequest, access: Access) -> HttpResponse:
     return render(request, "rewards/list.html", context)
 
 
-@require_http_methods(["GET", "POST"])
 @project_page(Role.OWNER)
+@require_http_methods(["GET", "POST"])
 def train(request: HttpRequest, access: Access) -> HttpResponse:
     """Ask for a training and start it. htmx asks for the options of the method just chosen."""
     if request.method == "POST":
@@ -67,8 +67,8 @@ def _show_form(
     return render(request, "rewards/train.html", context, status=status)
 
 
-@require_GET
 @project_page(Role.OWNER)
+@require_GET
 def reward_model(request: HttpRequest, access: Access, number: int) -> HttpResponse:
     detail = queries.detail(_find(access, number))
     folder = training.artifact_folder(detail.model)
@@ -83,8 +83,8 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
     return render(request, "rewards/model.html", context)
 
 
-@require_GET
 @project_page(Role.OWNER)
+@require_GET
 def artifact(request: HttpRequest, access: Access, number: int) -> HttpResponse:
     """The model's files as one archive, made while it is sent."""
     model = _find(access, number)

@@ -29,8 +29,8 @@ RESULTS: Final = {
 LOG_CHUNK: Final = 16_384
 
 
-@require_GET
 @project_page(Role.REVIEWER)
+@require_GET
 def runs(request: HttpRequest, access: Access) -> HttpResponse:
     kind, state = request.GET.get("kind", ""), request.GET.get("state", "")
     kind = kind if kind in Run.Kind.values else ""
@@ -47,8 +47,8 @@ def runs(request: HttpRequest, access: Access) -> HttpResponse:
     return render(request, name, context)
 
 
-@require_GET
 @project_page(Role.REVIEWER)
+@require_GET
 def run(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """The page; for htmx only the part that renews itself while there is something to wait for."""
     found = _find(access, run_id)
@@ -78,8 +78,8 @@ def _find(access: Access, run_id: int) -> Run:
     return found
 
 
-@require_GET
 @project_page(Role.REVIEWER)
+@require_GET
 def log(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """The log as far as it is kept, as text."""
     _find(access, run_id)
@@ -94,8 +94,8 @@ def log(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     return response
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def cancel(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     found = _find(access, run_id)
     if not found.is_active:
@@ -106,8 +106,8 @@ def cancel(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     return _back(access, found)
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def resume(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """The same run again, from its last chunk or checkpoint."""
     found = _find(access, run_id)
@@ -121,8 +121,8 @@ def resume(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     return _back(access, found)
 
 
-@require_POST
 @project_page(Role.OWNER)
+@require_POST
 def retry(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """A new run with the same configuration, from the start."""
     found = _find(access, run_id)
