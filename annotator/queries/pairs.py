@@ -190,8 +190,14 @@ def chunks(
     with ``votes`` 0. ``connection``: where to read, the thread's own if not given; outside a
     transaction it is in one until the iterator ends or is closed.
     """
+    # Here, not in the generator: another thread may read it, and would open a connection for this.
     sql, values = counted(project, selection)
-    raw = connection or current()
+    return _chunks(connection or current(), sql, values, size)
+
+
+def _chunks(
+    raw: psycopg.Connection, sql: str, values: dict[str, Any], size: int
+) -> Iterator[list[Pair]]:
     idle = raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     with raw.transaction() if idle else nullcontext():
         # Compiling this statement takes longer than it ever saves.
