@@ -178,15 +178,15 @@ def detail(model: RewardModel) -> Detail:
 
 
 def _options(model: RewardModel) -> Iterable[tuple[str, str]]:
-    """Title and value of every option, as the form that set them calls it."""
+    """Title and value of every option, named and ordered as in the form that set them."""
     key = model.backbone.partition(":")[0]
     titles = {}
     for method in (OBJECTIVES.get(model.objective), BACKBONES.get(key)):
         kind = method.load_options() if method else None
         for name, info in (kind.model_fields if kind else {}).items():
             titles[name] = info.title or name
-    for name, value in model.options.items():
-        yield titles.get(name, name), _shown(value)
+    titles |= {name: name for name in model.options if name not in titles}
+    return [(titles[name], _shown(model.options[name])) for name in titles if name in model.options]
 
 
 def _shown(value: Any) -> str:

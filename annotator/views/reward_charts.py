@@ -83,7 +83,7 @@ def baselines(detail: Detail) -> DotChart:
     dots = [
         _dot(detail.model.name, found.accuracy, strong=True),
         _dot("Longer answer wins", found.longer, style=0),
-        _dot("People with people", found.people, style=2),
+        _dot("People with people", found.people, style=3),
     ]
     reference = None
     if found.people is not None:
