@@ -305,7 +305,7 @@ AGREEMENT_SQL: Final = """
 """
 SAMPLE: Final = """
     AND v.prompt_id IN (
-        SELECT p.id FROM unnest(%(ids)s) AS project,
+        SELECT p.id FROM unnest(%(ids)s::bigint[]) AS project,
         LATERAL (SELECT id FROM annotator_prompt WHERE project_id = project
                  ORDER BY content_hash LIMIT %(prompts)s) p)
 """

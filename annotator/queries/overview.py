@@ -96,9 +96,7 @@ class Overview:
             )
         if not self.facts.new_votes:
             return f"Nothing was judged since version {self.version.number}."
-        return (
-            f"{self.facts.new_votes_shown} judgments came in since version {self.version.number}."
-        )
+        return self.facts.behind
 
     @property
     def model(self) -> Model | None:

@@ -33,9 +33,11 @@ class Facts:
     new_votes: int = 0
 
     @property
-    def new_votes_shown(self) -> str:
+    def behind(self) -> str:
+        """How far the latest dataset is behind, as a sentence."""
         more = " or more" if self.new_votes >= NEW_VOTES_COUNTED else ""
-        return f"{self.new_votes:,}{more}"
+        noun = "judgment" if self.new_votes == 1 else "judgments"
+        return f"{self.new_votes:,}{more} {noun} came in since version {self.dataset}."
 
 
 FACTS_SQL: Final = """
@@ -53,7 +55,7 @@ FACTS_SQL: Final = """
                 SELECT 1 FROM annotator_judgment j
                 WHERE j.project_id = p.id AND j.is_current AND j.submitted_at > built.created_at
                 LIMIT %(most)s) newer)
-    FROM unnest(%(ids)s) AS p(id)
+    FROM unnest(%(ids)s::bigint[]) AS p(id)
     LEFT JOIN LATERAL (SELECT r.id, r.state, r.title FROM annotator_run r
                        WHERE r.project_id = p.id ORDER BY r.id DESC LIMIT 1) latest ON true
     LEFT JOIN LATERAL (SELECT d.number, d.rows, d.created_at FROM annotator_datasetversion d
@@ -116,8 +118,7 @@ def export(slug: str, figures: Figures, known: Facts) -> Step | None:
         return _step("export", "Export a dataset", why, "export", slug)
     if not known.new_votes:
         return None
-    why = f"{known.new_votes_shown} judgments came in since version {known.dataset}."
-    return _step("export", f"Build version {known.dataset + 1}", why, "export", slug)
+    return _step("export", f"Build version {known.dataset + 1}", known.behind, "export", slug)
 
 
 def best(slug: str, figures: Figures, known: Facts) -> Step | None:
