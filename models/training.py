@@ -46,7 +46,7 @@ class TrainingConfig(BaseModel):
         default=0,
         ge=0,
         title="Updates between evaluations",
-        description="0 is about ten evaluations per run.",
+        description="0 is five or ten evaluations per run, by backbone.",
     )
     checkpoint_every: int = Field(
         default=0,
@@ -85,7 +85,9 @@ class TrainingConfig(BaseModel):
 
     def fingerprint(self, data_sha256: str) -> str:
         """Changes with whatever changes the trained weights; checkpoints are kept under it."""
-        parts = [self.objective, self.backbone, self.options, self.seed, data_sha256]
+        # When it was evaluated decides which weights are kept; when it was saved does not.
+        measured = [self.evaluate_every, self.validation_pairs]
+        parts = [self.objective, self.backbone, self.options, self.seed, measured, data_sha256]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, workdir: Path) -> None:

@@ -44,6 +44,8 @@ class HashingBackbone:
 
     group_by_length = False
     clip = math.inf
+    evaluations = 10  # per run, where the configuration does not say; they are cheap here
+    cpu_threads = 1  # the arrays are too small to share out, which costs tenfold on a busy machine
 
     def __init__(self, options: HashingOptions, *, device: torch.device) -> None:
         self.options, self.device = options, device
@@ -89,6 +91,7 @@ class HashingBackbone:
             self.module.parameters(),
             lr=self.options.learning_rate,
             weight_decay=self.options.l2 / train_pairs,
+            fused=True,
         )
 
     def schedule(self, progress: float) -> float:

@@ -38,7 +38,7 @@ from models.training import TrainingConfig
 from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, write_json
 from rubrics.registry import pick
 
-EVALUATIONS: Final = 10  # per run, where the configuration does not say
+CHECKPOINT_SECONDS: Final = 300.0  # no kill costs more than this and a step
 ENOUGH_VALIDATION: Final = 50  # pairs; with fewer, their loss is too noisy to choose a step by
 
 
@@ -79,6 +79,8 @@ class Trainer:
             )
             self.objective = pick(OBJECTIVES, self.config.objective)
             self.options: Any = self.config.objective_options
+        if self.backbone.cpu_threads:
+            torch.set_num_threads(self.backbone.cpu_threads)
         self.stop.check()
 
     def encode(self) -> dict[str, Store]:
@@ -124,7 +126,8 @@ class Trainer:
         self.batch_size, self.epochs = options.batch_size, options.epochs
         self.steps_per_epoch = -(-len(self.train_pairs) // self.batch_size)
         self.total_steps = self.steps_per_epoch * self.epochs
-        self.evaluate_every = self.config.evaluate_every or -(-self.total_steps // EVALUATIONS)
+        often = -(-self.total_steps // self.backbone.evaluations)
+        self.evaluate_every = self.config.evaluate_every or often
         self.checkpoint_every = self.config.checkpoint_every or self.evaluate_every
 
     def resume(self) -> None:
@@ -132,7 +135,7 @@ class Trainer:
         self.optimizer = self.backbone.optimizer(len(self.train_pairs))
         fingerprint = self.config.fingerprint(self.data_sha256)
         self.progress = Progress(fingerprint)
-        self.saved, self.rate = (0, 0), 0.0
+        self.saved, self.saved_at, self.rate = (0, 0), time.monotonic(), 0.0
         self.order: tuple[int, list[NDArray[np.int64]]] = (-1, [])  # epoch and its batches
         state = checkpoint.load_latest(
             self.checkpoints,
@@ -169,7 +172,8 @@ class Trainer:
 
     def checkpoint_due(self) -> bool:
         done = self.progress
-        return done.step % self.checkpoint_every == 0 or done.step == done.best_step
+        regular = done.step % self.checkpoint_every == 0 or done.step == done.best_step
+        return regular or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
 
     def checkpoint(self) -> None:
         done = self.progress
@@ -177,7 +181,7 @@ class Trainer:
             return  # just resumed from it
         module, optimizer = self.backbone.module, self.optimizer
         size = checkpoint.save_checkpoint(self.checkpoints, done, module, optimizer)
-        self.saved = done.step, done.evaluated
+        self.saved, self.saved_at = (done.step, done.evaluated), time.monotonic()
         self.emit("checkpoint", step=done.step, bytes=size)
 
     def step(self) -> Tensor:

@@ -59,7 +59,7 @@ def test_reading_a_broken_config_says_what_is_wrong(tmp_path):
 
 def test_fingerprint_follows_what_changes_the_weights_and_nothing_else():
     base = TrainingConfig()
-    same = TrainingConfig(time_limit=60, evaluate_every=5, options={"epochs": 10})
+    same = TrainingConfig(time_limit=60, checkpoint_every=5, options={"epochs": 10})
     assert base.fingerprint("a") == same.fingerprint("a")
     others = [
         TrainingConfig(seed=1).fingerprint("a"),
