@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from annotator import models
 
 COUNTED: Final = 10_000
+NUMBERS: Final = ("pk",)  # shows the search box of a table that is searched by number alone
 
 
 class BoundedPaginator(Paginator):
@@ -35,7 +37,21 @@ class TableAdmin(admin.ModelAdmin):
     show_full_result_count = False
     list_per_page = 50
     ordering = ("-pk",)
-    search_help_text = "Searches by the start of indexed columns."
+    # Numbers are looked for in these columns, as numbers: as text no index would serve.
+    keys: tuple[str, ...] = ("pk",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        term = search_term.strip()
+        if term.isascii() and term.isdecimal() and len(term) < 19:
+            wanted = Q()
+            for key in self.keys:
+                wanted |= Q(**{key: int(term)})
+            return queryset.filter(wanted), False
+        if term and self.search_fields == NUMBERS:
+            return queryset.none(), False
+        return super().get_search_results(request, queryset, search_term)
 
 
 class HistoryAdmin(TableAdmin):
@@ -51,8 +67,25 @@ class HistoryAdmin(TableAdmin):
         return False
 
 
+class _LowerEmail:
+    """Accounts are found by their address in lower case."""
+
+    def clean_email(self) -> str:
+        return self.cleaned_data["email"].lower()
+
+
+class AccountForm(_LowerEmail, UserChangeForm):
+    pass
+
+
+class NewAccountForm(_LowerEmail, AdminUserCreationForm):
+    pass
+
+
 @admin.register(models.User)
 class AccountAdmin(UserAdmin):
+    form = AccountForm
+    add_form = NewAccountForm
     paginator = BoundedPaginator
     show_full_result_count = False
     ordering = ("-pk",)
@@ -149,7 +182,7 @@ class PromptAdmin(TableAdmin):
     list_select_related = ("project",)
     raw_id_fields = ("project",)
     readonly_fields = ("split", "content_hash", "created_at")
-    search_fields = ("=id",)
+    search_fields = NUMBERS
 
 
 @admin.register(models.Response)
@@ -158,7 +191,7 @@ class ResponseAdmin(TableAdmin):
     list_select_related = ("project",)
     raw_id_fields = ("project", "prompt")
     readonly_fields = ("content_hash", "created_at")
-    search_fields = ("=id",)
+    search_fields = NUMBERS
 
 
 @admin.register(models.Task)
@@ -168,14 +201,15 @@ class TaskAdmin(TableAdmin):
     raw_id_fields = ("project", "prompt")
     # Only the queue changes these, together: see services.queue.
     readonly_fields = ("overlap", "judged", "free", "response_ids", "content_hash", "created_at")
-    search_fields = ("=id",)
+    search_fields = NUMBERS
 
 
 @admin.register(models.Assignment)
 class AssignmentAdmin(HistoryAdmin):
     list_display = ("id", "project", "task_id", "rater", "state", "leased_at", "closed_at")
     list_select_related = ("project", "rater")
-    search_fields = ("=id", "=task_id")
+    search_fields = NUMBERS
+    keys = ("pk", "task_id")
 
 
 @admin.register(models.Judgment)
@@ -191,21 +225,22 @@ class JudgmentAdmin(HistoryAdmin):
         "submitted_at",
     )
     list_select_related = ("project", "rater")
-    search_fields = ("=id", "=task_id")
+    search_fields = NUMBERS
+    keys = ("pk", "task_id")
 
 
 @admin.register(models.Preference)
 class PreferenceAdmin(HistoryAdmin):
     list_display = ("id", "project", "task_id", "rater", "a_id", "b_id", "outcome", "strength")
     list_select_related = ("project", "rater")
-    search_fields = ("=id",)
+    search_fields = NUMBERS
 
 
 @admin.register(models.Run)
 class RunAdmin(TableAdmin):
     list_display = ("id", "project", "kind", "title", "state", "created_by", "created_at")
     list_select_related = ("project", "created_by")
-    search_fields = ("=id", "project__slug__startswith")
+    search_fields = ("project__slug__startswith",)
     raw_id_fields = ("project", "created_by", "retry_of")
     readonly_fields = (
         "state",
@@ -234,13 +269,15 @@ class RunAdmin(TableAdmin):
 @admin.register(models.RunPoint)
 class RunPointAdmin(HistoryAdmin):
     list_display = ("id", "run_id", "kind", "step", "at")
-    search_fields = ("=run__id",)
+    search_fields = NUMBERS
+    keys = ("run_id",)
 
 
 @admin.register(models.ImportIssue)
 class ImportIssueAdmin(HistoryAdmin):
     list_display = ("id", "run_id", "line", "code", "reason")
-    search_fields = ("=run__id",)
+    search_fields = NUMBERS
+    keys = ("run_id",)
 
 
 @admin.register(models.RewardModel)

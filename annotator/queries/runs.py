@@ -162,7 +162,7 @@ def outcome(run: Run) -> str:
     match run.kind:
         case Run.Kind.IMPORT:
             return _imported(result)
-        case Run.Kind.TRAIN if "accuracy" in result:
+        case Run.Kind.TRAIN if result.get("accuracy") is not None:
             low, high = result.get("interval") or (None, None)
             text = f"test accuracy {100 * result['accuracy']:.1f} %"
             return text if low is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -341,6 +341,7 @@ COMMANDS: Final = {
     Run.Kind.TRAIN: "train_reward_model",
     Run.Kind.EXPORT: "export_dataset",
 }
+TRAIN_FLAGS: Final = ("objective", "backbone", "options")
 
 
 def command(run: Run) -> str:
@@ -351,13 +352,16 @@ def command(run: Run) -> str:
     config = run.config
     parts = ["python", "manage.py", name, run.project.slug]
     if run.kind == Run.Kind.IMPORT:
-        parts.append(config.get("filename") or config.get("name") or config.get("file") or "FILE")
+        parts.append(str(config.get("filename") or "FILE"))
     for flag in ("objective", "backbone", "format", "rater"):
         if config.get(flag):
             parts += [f"--{flag}", str(config[flag])]
-    for field, column in (config.get("map") or config.get("mapping") or {}).items():
+    for field, column in (config.get("map") or {}).items():
         parts += ["--map", f"{field}={column}"]
-    for option, value in (config.get("options") or {}).items():
+    options = dict(config.get("options") or {})
+    if run.kind == Run.Kind.TRAIN:
+        options |= {key: value for key, value in config.items() if key not in TRAIN_FLAGS}
+    for option, value in sorted(options.items()):
         if value is not None:
             parts += ["--option", f"{option}={_option(value)}"]
     if config.get("strict"):
