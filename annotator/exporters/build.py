@@ -6,11 +6,12 @@ two files; in = out + dropped. What a row breaks, it is dropped for, and counted
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Full, Queue
@@ -65,7 +66,8 @@ def build(
         folder.mkdir(parents=True)
         one_pass = _Pass(make_format(options, shape), options, folder, losers)
         try:
-            one_pass.run(project, connection, on_pairs)
+            with no_collection():
+                one_pass.run(project, connection, on_pairs)
         except SeveralMessages:
             if shape.has_turns:
                 raise
@@ -175,6 +177,18 @@ class _Pass:
         for digest, entry in entries:
             keepers[digest] = min(entry, keepers.get(digest, entry))
         return frozenset(entry[1] for digest, entry in entries if keepers[digest] != entry)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the cycle collector away from a loop that makes no cycles: it costs a quarter of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def ahead(items: Iterator[T], depth: int = AHEAD) -> Iterator[T]:

@@ -89,6 +89,9 @@ class JsonLines:
 
     def __init__(self, path: Path, columns: dict[str, str], *, level: int | None = None) -> None:
         self._path, self._rows = path, 0
+        # What stands between two objects of a list. Nowhere else: in a text the quotation mark is
+        # escaped, and objects inside a row begin with another key.
+        self._between = b',{"%s":' % next(iter(columns)).encode()
         self._raw = _Hashing(path)
         self._out: BinaryIO = self._raw  # type: ignore[assignment]
         if level is not None:
@@ -96,8 +99,9 @@ class JsonLines:
             self._out = gzip.GzipFile("", "wb", level, self._raw, mtime=0)  # type: ignore[assignment]
 
     def write(self, rows: list[Row]) -> None:
-        option = orjson.OPT_APPEND_NEWLINE
-        self._out.write(b"".join([orjson.dumps(row, option=option) for row in rows]))
+        """Add rows. One call for all of them is several times quicker than one per row."""
+        data = orjson.dumps(rows)[1:-1].replace(self._between, b"\n" + self._between[1:])
+        self._out.write(data + b"\n")
         self._rows += len(rows)
 
     def close(self) -> FileFacts:

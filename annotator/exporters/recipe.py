@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -113,15 +114,19 @@ class Verdict(NamedTuple):
     is_contested: bool
 
 
+# All of a pair that a verdict depends on.
+_fell = itemgetter(*map(Pair._fields.index, ("wins_a", "wins_b", "ties", "both_bad", "golds")))
+
+
 class Verdicts:
     """Verdicts by how the votes fell: a million pairs fall in a few dozen ways."""
 
     def __init__(self, options: ExportOptions) -> None:
         self._options = options
-        self._known: dict[tuple[int, int, int, int, int], Verdict] = {}
+        self._known: dict[tuple[int, ...], Verdict] = {}
 
     def of(self, pair: Pair) -> Verdict:
-        fell = (pair.wins_a, pair.wins_b, pair.ties, pair.both_bad, pair.golds)
+        fell = _fell(pair)
         found = self._known.get(fell)
         if found is None:
             found = self._known[fell] = Verdict(

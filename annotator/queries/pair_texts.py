@@ -91,10 +91,13 @@ def with_texts(
     """
     raw = connection or current()
     for chunk in pairs:
-        yield _settle_repeats(_join(raw, chunk), everything=pool_repeats)
+        joined, has_repeats = _join(raw, chunk)
+        # Nearly always no two texts of a list are alike.
+        yield _settle_repeats(joined, everything=pool_repeats) if has_repeats else joined
 
 
-def _join(raw: psycopg.Connection, chunk: list[Pair]) -> list[Compared]:
+def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[list[Compared], bool]:
+    """The pairs with their texts, and whether any two texts are alike."""
     prompt_ids = {pair.prompt_id for pair in chunk}
     response_ids = {pair.a_id for pair in chunk} | {pair.b_id for pair in chunk}
     with psycopg.Cursor(raw) as cursor:
@@ -108,10 +111,10 @@ def _join(raw: psycopg.Connection, chunk: list[Pair]) -> list[Compared]:
             id: ResponseText(text, orjson.loads(messages) if messages else None, verbatim)
             for id, text, messages, verbatim in cursor.fetchall()
         }
-    return [
-        Compared(pair, prompts[pair.prompt_id], responses[pair.a_id], responses[pair.b_id])
-        for pair in chunk
+    joined = [
+        Compared(pair, prompts[pair[0]], responses[pair[1]], responses[pair[2]]) for pair in chunk
     ]
+    return joined, len({response.text for response in responses.values()}) < len(responses)
 
 
 def _array(ids: Iterable[int]) -> str:
@@ -119,10 +122,6 @@ def _array(ids: Iterable[int]) -> str:
 
 
 def _settle_repeats(chunk: list[Compared], *, everything: bool) -> list[Compared]:
-    answers = {one.pair.a_id: one.a.text for one in chunk}
-    answers.update({one.pair.b_id: one.b.text for one in chunk})
-    if len(set(answers.values())) == len(answers):
-        return chunk  # nearly always: no two texts are alike
     settled: list[Compared] = []
     for _, of_prompt in groupby(chunk, key=attrgetter("pair.prompt_id")):
         settled += _settle_prompt(list(of_prompt), everything=everything)
