@@ -121,7 +121,8 @@ def overview(project: Project, *, is_owner: bool) -> Overview:
         make(project.slug, counted, known) for make in (steps.collect, steps.learn, steps.export)
     )
     half_width = None
-    if not models and counted.decided >= steps.ENOUGH_TO_TRAIN:
+    # Worth counting only where the estimate would be wide.
+    if not models and steps.ENOUGH_TO_TRAIN <= counted.decided <= figures.FULL_EDGES:
         half_width = readiness(project).half_width
     return Overview(
         project=project,
