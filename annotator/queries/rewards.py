@@ -204,7 +204,7 @@ def _account(metrics: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         "Validated on": f"{metrics.get('validation_pairs', 0):,} pairs",
         "Updates": f"{metrics.get('steps', 0):,}, {metrics.get('ended', '')}",
         "Weights of": f"update {kept.get('step', 0):,}, {kept.get('why', '')}",
-        "Speed": f"{metrics.get('pairs_per_second') or 0:,.1f} pairs a second",
+        "Speed": f"{metrics.get('pairs_per_second') or 0:,.0f} pairs a second",
         "Seed": str(metrics.get("seed", "")),
         "Data, SHA-256": metrics.get("data_sha256", ""),
     }

@@ -14,9 +14,46 @@ from django.utils import timezone
 from annotator.models import Judgment, Preference, Project, Prompt, Rater, Response, Task
 from tests.factories import digest, project
 
-GOOD = "clear careful exact helpful sourced brief honest complete tested kind".split()
-BAD = "vague sloppy wrong rude invented endless evasive partial broken cold".split()
-PLAIN = "the answer to your question about bread and rivers is in this text here".split()
+GOOD = [
+    "clear",
+    "careful",
+    "exact",
+    "helpful",
+    "sourced",
+    "brief",
+    "honest",
+    "complete",
+    "tested",
+    "kind",
+]
+BAD = [
+    "vague",
+    "sloppy",
+    "wrong",
+    "rude",
+    "invented",
+    "endless",
+    "evasive",
+    "partial",
+    "broken",
+    "cold",
+]
+PLAIN = [
+    "the",
+    "answer",
+    "to",
+    "your",
+    "question",
+    "about",
+    "bread",
+    "and",
+    "rivers",
+    "is",
+    "in",
+    "this",
+    "text",
+    "here",
+]
 SPLITS = ("train",) * 8 + ("validation", "test")
 
 

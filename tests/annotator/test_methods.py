@@ -39,7 +39,9 @@ CARDS = Path(__file__).parents[2] / "docs" / "methods.md"
 
 def section_of(name: str) -> str:
     """The text of ``## name`` up to the next section."""
-    found = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", CARDS.read_text(), re.M | re.S)
+    found = re.search(
+        rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", CARDS.read_text(), re.MULTILINE | re.DOTALL
+    )
     assert found, f"docs/methods.md has no section {name}"
     return found[1]
 
@@ -47,7 +49,9 @@ def section_of(name: str) -> str:
 def card_of(section: str, key: str) -> str:
     """The text of ``### `key` `` up to the next card."""
     text = section_of(section)
-    found = re.search(rf"^### `{re.escape(key)}`.*?\n(.*?)(?=^### |\Z)", text, re.M | re.S)
+    found = re.search(
+        rf"^### `{re.escape(key)}`.*?\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL
+    )
     assert found, f"docs/methods.md has no card for {key} under {section}"
     return found[1]
 
@@ -81,9 +85,7 @@ def test_options_have_defaults_and_refuse_what_they_do_not_know(
 
 
 @pytest.mark.parametrize(("section", "key", "method"), METHODS)
-def test_card_names_every_option_with_its_default(
-    section: str, key: str, method: Method
-) -> None:
+def test_card_names_every_option_with_its_default(section: str, key: str, method: Method) -> None:
     """In the card, or above the cards of a section whose methods share their options."""
     card = card_of(section, key)
     assert len(card.split()) > 20, "a card says what the method does and when it fits"
@@ -95,5 +97,5 @@ def test_card_names_every_option_with_its_default(
 
 def test_cards_are_of_methods_that_exist() -> None:
     for section, table in TABLES.items():
-        keys = re.findall(r"^### `([^`]+)`", section_of(section), re.M)
+        keys = re.findall(r"^### `([^`]+)`", section_of(section), re.MULTILINE)
         assert keys == list(table), f"cards of {section}, in the order of its table"

@@ -165,7 +165,7 @@ def test_list_shows_trainings_under_way(project: Project, owner: Client) -> None
         started_at=timezone.now(),
     )
     page = owner.get(at(project)).content.decode()
-    assert "in training" in page
+    assert "60 of 100 steps" in page
     assert "60 %" in page.replace("\xa0", " ")
     assert "Train &lt;b&gt;it" in page
 
