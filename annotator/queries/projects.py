@@ -64,6 +64,11 @@ class Projects:
     archived: int
     open: int
 
+    @property
+    def sees_figures(self) -> bool:
+        """Whether there is a project whose figures this person may see."""
+        return any(row.sees_figures for row in self.page.rows)
+
 
 def projects(user: User, *, archived: bool = False, after: int | None = None) -> Projects:
     """One page of this user's projects; the number of statements does not grow with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from allauth.account.adapter import get_adapter
 from django import template
+from django.conf import settings
 from django.forms import BoundField
 from django.template.context import Context
 from django.utils.safestring import SafeString
@@ -16,6 +17,12 @@ def signup_is_open(context: Context) -> bool:
     """Whether whoever looks at this page may create an account."""
     request = context["request"]
     return bool(get_adapter(request).is_open_for_signup(request))
+
+
+@register.simple_tag
+def mail_is_sent() -> bool:
+    """Whether this server has a mail server: without one, mail ends in the server's log."""
+    return not settings.EMAIL_BACKEND.endswith("console.EmailBackend")
 
 
 @register.filter
