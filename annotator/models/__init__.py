@@ -3,7 +3,7 @@
 from annotator.models.datasets import DatasetVersion
 from annotator.models.judgments import Judgment, Preference
 from annotator.models.people import ApiToken, Invitation, Membership, Rater, Role, User
-from annotator.models.projects import Project, ProjectSettings
+from annotator.models.projects import Project, ProjectSettings, SplitShares
 from annotator.models.prompts import Prompt, Response, Split
 from annotator.models.rewards import RewardModel
 from annotator.models.runs import AuditEvent, ImportIssue, Run, RunPoint, RunState
@@ -31,6 +31,7 @@ __all__ = [
     "RunPoint",
     "RunState",
     "Split",
+    "SplitShares",
     "Task",
     "User",
 ]
