@@ -40,6 +40,11 @@ class PreferencesForm(forms.ModelForm):
 
 
 class TokenForm(forms.Form):
+    """Stands on the page of ``PreferencesForm``, so its controls have ids of their own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, auto_id="token_%s", **kwargs)
+
     name = forms.CharField(
         max_length=80,
         label="Name of a new token",
