@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 GRACE_SECONDS: Final = 15.0
+# One person's terminal: that it runs as root there is no news.
+QUIET: Final = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
 # A process that dies sooner than this after its start waits before it is started again.
 SHORT_LIFE: Final = 5.0
 MAX_PAUSE: Final = 30.0
@@ -63,7 +65,8 @@ class Child:
 def children(*, bind: str) -> list[Child]:
     """gunicorn, a worker for short and network-bound jobs, and one solo worker for training."""
     python = sys.executable
-    worker = [python, "-m", "celery", "-A", "annotator", "worker", "--loglevel=WARNING"]
+    worker = [python, "-m", "celery", "--quiet", "-A", "annotator", "worker"]
+    worker += ["--loglevel=WARNING"]
     worker += ["--without-gossip", "--without-mingle"]
     return [
         Child(
@@ -74,8 +77,9 @@ def children(*, bind: str) -> list[Child]:
         Child(
             "worker",
             [*worker, "--pool=threads", "--concurrency=4", "-Q", "default,llm", "-n", "work@%h"],
+            env=QUIET,
         ),
-        Child("gpu worker", [*worker, "--pool=solo", "-Q", "gpu", "-n", "gpu@%h"]),
+        Child("gpu worker", [*worker, "--pool=solo", "-Q", "gpu", "-n", "gpu@%h"], env=QUIET),
     ]
 
 
