@@ -24,7 +24,7 @@ class Health:
         self.empty_rejected = 0
         self._verdicts: Counter[Verdict] = Counter()
         self._strengths: Counter[float] = Counter()
-        self._longer, self._equal, self._a_won = array("b"), 0, array("b")
+        self._longer, self._equal = array("b"), 0
         self._prompts = array("q")
         self._chosen_characters = self._rejected_characters = 0
         self._waiting: list[tuple[int, Verdict, float, int, int]] = []
@@ -57,7 +57,6 @@ class Health:
         a, b = np.array(chosen), np.array(rejected)
         self._longer.frombytes((a > b).astype(np.int8).tobytes())
         self._equal += int((a == b).sum())
-        self._a_won.extend([verdict.a_wins for verdict in verdicts])
         self._chosen_characters += int(a.sum())
         self._rejected_characters += int(b.sum())
 
@@ -78,7 +77,6 @@ class Health:
             "empty_chosen": self.empty_chosen,
             "empty_rejected": self.empty_rejected,
             "chosen_longer": self._share(self._longer, equal=self._equal),
-            "chosen_first": self._share(self._a_won),
             "mean_characters": {
                 "chosen": round(self._chosen_characters / rows, 1),
                 "rejected": round(self._rejected_characters / rows, 1),

@@ -18,7 +18,7 @@ from annotator.exporters.build import Built
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.exporters.trl import COLUMN_NOTES
 from annotator.models import Project
-from annotator.queries.datasets import RaterVotes
+from annotator.queries.datasets import RaterVotes, Sides
 
 MANIFEST: Final = "manifest.json"
 CARD: Final = "README.md"
@@ -68,6 +68,7 @@ def manifest(
     options: ExportOptions,
     built: Built,
     raters: Sequence[RaterVotes],
+    sides: Sides | None,
     postgres: str,
     started: datetime,
     finished: datetime,
@@ -99,7 +100,7 @@ def manifest(
         "simulated_votes": simulated,
         "is_simulated": project.is_simulated or simulated > 0,
         "raters": [rater.as_dict() for rater in raters],
-        "health": built.health.as_dict(),
+        "health": built.health.as_dict() | {"shown_first_wins": sides and sides.as_dict()},
         "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
         "checksum": checksum(built),
         "software": software() | {"postgresql": postgres},
@@ -176,12 +177,17 @@ def _health(health: dict[str, Any]) -> str:
             f" {health['most_rows_of_one_prompt']:,} rows, which are not independent."
         ),
         _interval("Chosen is the longer answer in", health["chosen_longer"]),
-        _interval("Chosen is the answer that was stored first in", health["chosen_first"]),
         (
             f"- {health['contradictions_resolved']:,} pairs had votes for both answers; the majority"
             f" decided. Mean agreement {health['mean_agreement']:.2f}."
         ),
     ]
+    if sides := health["shown_first_wins"]:
+        low, high = (100 * end for end in sides["interval"])
+        lines.append(
+            f"- The answer that stood first on the screen won {100 * sides['share']:.1f} % of"
+            f" {sides['votes']:,} votes [{low:.1f}, {high:.1f}]."
+        )
     if health["empty_chosen"] or health["empty_rejected"]:
         lines.append(
             f"- {health['empty_chosen']:,} chosen and {health['empty_rejected']:,} rejected answers"

@@ -18,6 +18,7 @@ from django.utils.crypto import salted_hmac
 
 from annotator.models import DatasetVersion, Project, Rater
 from annotator.queries.pairs import Pair, Selection, count_unvoted, counted, rater_ids
+from models.intervals import wilson
 
 PAGE_SIZE: Final = 30
 
@@ -69,6 +70,44 @@ def rater_votes(
         for pk, count in votes.items()
         if pk in raters
     ]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """How often the answer that was shown first won, of votes whose order on screen is known."""
+
+    first: int
+    votes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        low, high = wilson(self.first, self.votes)
+        return {
+            "share": round(self.first / self.votes, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "votes": self.votes,
+        }
+
+
+SIDES: Final = """
+SELECT count(*) FILTER (WHERE (shown_order[1] = 0) = (ranks[1] < ranks[2])), count(*)
+FROM annotator_judgment
+WHERE project_id = %(project)s AND is_current AND shown_order IS NOT NULL
+  AND cardinality(ranks) = 2 AND ranks[1] <> ranks[2]
+  AND (%(all_raters)s OR rater_id = ANY(%(raters)s))
+"""
+
+
+def sides(
+    project: Project, selection: Selection, *, connection: psycopg.Connection
+) -> Sides | None:
+    """Whether raters lean to a side; None where nobody was shown anything."""
+    ids = rater_ids(project, selection)
+    with psycopg.Cursor(connection) as cursor:
+        row = cursor.execute(
+            SIDES, {"project": project.pk, "all_raters": ids is None, "raters": ids or []}
+        ).fetchone()
+    assert row is not None
+    return Sides(*row) if row[1] else None
 
 
 SHAPE: Final = """

@@ -43,7 +43,6 @@ CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
 FOLDER: Final = "dataset"  # of a finished version, in its run's folder
 PREVIEW: Final = "preview.json"
 PREVIEW_CHARACTERS: Final = 400
-STAGES: Final = (("read", "Read and write"), ("verify", "Verify"), ("publish", "Publish"))
 
 
 def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
@@ -100,6 +99,16 @@ class _Pulse:
             self.last = time.monotonic()
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the manifest tells besides the rows, from the same snapshot."""
+
+    raters: list[queries.RaterVotes]
+    sides: queries.Sides | None
+    postgres: str
+    started: datetime
+
+
 def perform(work: runs.Work) -> dict[str, Any]:
     """Build, verify and publish the version a run asks for; the result for the run's row.
 
@@ -128,8 +137,7 @@ def _clear(run: Run) -> None:
 def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str, Any]:
     run, started = work.run, timezone.now()
     project = run.project
-    for key, label in STAGES[:1]:
-        work.stage(key, label)
+    work.stage("read", "Read and write")
     make_format = EXPORTERS[run.config["format"]].load()
     with snapshot() as connection:
         pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
@@ -142,15 +150,19 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
             connection=connection,
             on_pairs=pulse.pairs,
         )
-        raters = queries.rater_votes(project, options.selection(), connection=connection)
-        postgres = connection.info.parameter_status("server_version") or ""
+        found = _Found(
+            queries.rater_votes(project, options.selection(), connection=connection),
+            queries.sides(project, options.selection(), connection=connection),
+            connection.info.parameter_status("server_version") or "",
+            started,
+        )
     _log_counts(work, built.ledger)
     if not built.files:
         raise MethodFailed("No pair gives a row.", advice=_why_none(built.ledger))
     work.stage("verify", "Verify")
     _verify(folder, built, pulse)
     work.stage("publish", "Publish")
-    version = _publish(folder, work, options, built, raters, postgres, started)
+    version = _publish(folder, work, options, built, found)
     return result_of(version)
 
 
@@ -206,9 +218,7 @@ def _publish(
     work: runs.Work,
     options: ExportOptions,
     built: Built,
-    raters: list[queries.RaterVotes],
-    postgres: str,
-    started: datetime,
+    found: _Found,
 ) -> DatasetVersion:
     run = work.run
     final = run.folder / FOLDER
@@ -223,9 +233,10 @@ def _publish(
             key=run.config["format"],
             options=options,
             built=built,
-            raters=raters,
-            postgres=postgres,
-            started=started,
+            raters=found.raters,
+            sides=found.sides,
+            postgres=found.postgres,
+            started=found.started,
             finished=timezone.now(),
         )
         pretty = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
