@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from django.utils import timezone
 
 from annotator.models import Project, Run, RunState
 from annotator.queries.pages import Page, page_by_id
+from annotator.queries.run_commands import command, ledger
 
 PAGE: Final = 30
 TAIL_CHARS: Final = 6_000
@@ -141,7 +141,7 @@ def seconds_left(run: Run) -> float | None:
 
 def bad_rows(run: Run) -> int:
     """How many rows an import refused, however its result says so."""
-    for name in ("bad_total", "bad_count", "bad_rows", "bad"):
+    for name in ("bad_rows_total", "bad_rows"):
         value = run.result.get(name)
         if isinstance(value, list):
             return len(value)
@@ -300,76 +300,3 @@ def log_lines(text: str, *, cut: bool) -> list[LogLine]:
         level = "warn" if text.lower().startswith("warning") else "bad" if BAD.match(text) else ""
         result.append(LogLine(at, text, level))
     return result
-
-
-def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """A run's configuration as rows of name and value; nested tables are laid flat.
-
-    JSON in PostgreSQL keeps no order: what says most comes first, the rest by name.
-    """
-    rows = []
-    for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
-        value = config[name]
-        if isinstance(value, dict):
-            rows += ledger(value)
-        elif value not in (None, "", []):
-            rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
-    return rows
-
-
-FIRST: Final = {
-    name: place
-    for place, name in enumerate(
-        ("filename", "format", "objective", "backbone", "rater", "map", "options")
-    )
-}
-
-
-def _shown(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value) if "seed" in name else f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-COMMANDS: Final = {
-    Run.Kind.IMPORT: "import_dataset",
-    Run.Kind.TRAIN: "train_reward_model",
-    Run.Kind.EXPORT: "export_dataset",
-}
-TRAIN_FLAGS: Final = ("objective", "backbone", "options")
-
-
-def command(run: Run) -> str:
-    """The command line that starts the same work, for whoever would rather script it."""
-    name = COMMANDS.get(run.kind)
-    if name is None:
-        return ""
-    config = run.config
-    parts = ["python", "manage.py", name, run.project.slug]
-    if run.kind == Run.Kind.IMPORT:
-        parts.append(str(config.get("filename") or "FILE"))
-    for flag in ("objective", "backbone", "format", "rater"):
-        if config.get(flag):
-            parts += [f"--{flag}", str(config[flag])]
-    for field, column in (config.get("map") or {}).items():
-        parts += ["--map", f"{field}={column}"]
-    options = dict(config.get("options") or {})
-    if run.kind == Run.Kind.TRAIN:
-        options |= {key: value for key, value in config.items() if key not in TRAIN_FLAGS}
-    for option, value in sorted(options.items()):
-        if value is not None:
-            parts += ["--option", f"{option}={_option(value)}"]
-    if config.get("strict"):
-        parts.append("--strict")
-    if run.kind == Run.Kind.EXPORT:
-        parts += ["--out", "DIR"]
-    return shlex.join(parts)
-
-
-def _option(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -10,11 +10,12 @@ from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpRespons
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_POST
 
-from annotator.errors import AppError, Conflict
+from annotator.errors import AppError
 from annotator.jobs import base
 from annotator.models import Role, Run
 from annotator.queries import curves
 from annotator.queries import runs as queries
+from annotator.services import retries
 from annotator.services import runs as service
 from annotator.views import run_charts
 from annotator.views.helpers import Access, page_after, project_page
@@ -126,16 +127,7 @@ def resume(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
 def retry(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """A new run with the same configuration, from the start."""
     found = _find(access, run_id)
-    if found.is_active:
-        raise Conflict("The run is still under way.", advice="Cancel it first.")
-    fresh = service.start(
-        project=access.project,
-        kind=found.kind,
-        title=found.title,
-        config=found.config,
-        by=request.user,
-        retry_of=found,
-    )
+    fresh = retries.retry(run=found, by=request.user)
     base.enqueue(fresh)
     messages.success(request, f"Run {fresh.pk} has the configuration of run {found.pk}.")
     return _back(access, fresh)

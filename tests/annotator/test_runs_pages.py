@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from annotator.celery import app
 from annotator.models import AuditEvent, Project, Role, Run, RunPoint, RunState, User
-from annotator.queries import curves
+from annotator.queries import curves, run_commands
 from annotator.queries import runs as queries
 from annotator.services import runs as service
 from annotator.views.run_charts import charts
@@ -427,6 +427,22 @@ def test_retry_is_a_new_run_with_the_same_configuration(
     assert "Resume</button>" not in text
 
 
+def test_retry_of_an_upload_takes_its_file_along(
+    project: Project, alice: User, sent: list[int]
+) -> None:
+    run = make(
+        project, kind="import", state="failed", config={"path": "in/d.csv", "absolute": False}
+    )
+    url = reverse("run_retry", args=[project.slug, run.pk])
+    assert client_of(alice).post(url).status_code == 410
+    assert Run.objects.count() == 1
+    (run.folder / "in").mkdir(parents=True)
+    (run.folder / "in" / "d.csv").write_text("prompt,a,b\n")
+    assert client_of(alice).post(url).status_code == 302
+    fresh = Run.objects.get(retry_of=run)
+    assert (fresh.folder / "in" / "d.csv").read_text() == "prompt,a,b\n"
+
+
 def test_retry_waits_for_the_end(project: Project, alice: User, sent: list[int]) -> None:
     run = make(project, state="running")
     response = client_of(alice).post(reverse("run_retry", args=[project.slug, run.pk]))
@@ -454,24 +470,26 @@ def test_reviewer_looks_but_does_not_act(project: Project) -> None:
          ["train_reward_model", "letters", "--objective", "bradley-terry", "--backbone", "hf:a b",
           "--option", "lr=0.1", "--option", "seed=0", "--option", "weighting=true"]),
         ("import",
-         {"filename": "a'b; rm -rf.jsonl", "format": "table", "rater": "crowd", "strict": True,
-          "map": {"prompt": "Question 1"}},
-         ["import_dataset", "letters", "a'b; rm -rf.jsonl", "--format", "table", "--rater", "crowd",
-          "--map", "prompt=Question 1", "--strict"]),
-        ("export", {"format": "trl-preference", "options": {"ties": "drop"}},
-         ["export_dataset", "letters", "--format", "trl-preference", "--option", "ties=drop",
-          "--out", "DIR"]),
+         {"path": "a'b; rm -rf.jsonl", "format": "table", "strict": True, "simulated": False,
+          "options": {"mapping": {"prompt": ["Question 1"], "label": ["x", "y"]}, "rater": "crowd"}},
+         ["import_dataset", "letters", "a'b; rm -rf.jsonl", "--format", "table", "--map",
+          "label=x,y", "--map", "prompt=Question 1", "--rater", "crowd", "--strict"]),
+        ("import", {"path": "upload/data.csv", "absolute": False},
+         ["import_dataset", "letters", "data.csv"]),
+        ("export", {"format": "trl-preference", "options": {"ties": "drop", "splits": ["a", "b"]}},
+         ["export_dataset", "letters", "--format", "trl-preference", "--option", "splits=a,b",
+          "--option", "ties=drop"]),
     ],
 )  # fmt: skip
 def test_command_can_be_pasted_into_a_shell(
     project: Project, kind: str, config: dict, expected: list[str]
 ) -> None:
-    line = queries.command(make(project, kind=kind, config=config))
+    line = run_commands.command(make(project, kind=kind, config=config))
     assert shlex.split(line) == ["python", "manage.py", *expected]
 
 
 def test_ledger_puts_first_what_says_most() -> None:
-    rows = queries.ledger(
+    rows = run_commands.ledger(
         {"seed": 20260915, "batch": 20480, "options": {"lr": 1e-4, "on": False}, "objective": "bt",
          "empty": "", "none": None, "list": [1, 2]}
     )  # fmt: skip

@@ -1,0 +1,94 @@
+"""A run's configuration in words: as rows of a ledger, and as the command that does the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any, Final
+
+from annotator.models import Run
+
+# What says most comes first: JSON in PostgreSQL keeps no order.
+FIRST: Final = {
+    name: place for place, name in enumerate(("path", "format", "objective", "backbone", "options"))
+}
+HIDDEN: Final = frozenset({"absolute"})
+MAX_VALUE: Final = 200
+
+
+def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """A run's configuration as rows of name and value; nested tables are laid flat."""
+    rows = []
+    for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
+        value = config[name]
+        if isinstance(value, dict):
+            rows += ledger(value)
+        elif name not in HIDDEN and value not in (None, "", []):
+            rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
+    return rows
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value) if "seed" in name else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
+
+
+def command(run: Run) -> str:
+    """The command line that starts the same work, quoted for a shell; "" for a kind without."""
+    makers = {Run.Kind.IMPORT: _import, Run.Kind.TRAIN: _train, Run.Kind.EXPORT: _export}
+    if run.kind not in makers:
+        return ""
+    name, *arguments = makers[Run.Kind(run.kind)](run.config)
+    return shlex.join(["python", "manage.py", name, run.project.slug, *arguments])
+
+
+def _import(config: dict[str, Any]) -> Iterator[str]:
+    yield "import_dataset"
+    path = str(config.get("path", "FILE"))
+    # An upload lies in its run's folder under a name of the server: its owner has it elsewhere.
+    yield path if config.get("absolute", True) else PurePath(path).name
+    if config.get("format"):
+        yield from ("--format", str(config["format"]))
+    options = config.get("options") or {}
+    for field, columns in sorted((options.get("mapping") or {}).items()):
+        yield from ("--map", f"{field}={','.join(columns)}")
+    for flag in ("rater", "labels", "pairs"):
+        if options.get(flag):
+            yield from (f"--{flag}", str(options[flag]))
+    yield from (f"--{flag}" for flag in ("strict", "simulated") if config.get(flag))
+
+
+def _train(config: dict[str, Any]) -> Iterator[str]:
+    yield "train_reward_model"
+    named = ("objective", "backbone")
+    for flag in named:
+        if config.get(flag):
+            yield from (f"--{flag}", str(config[flag]))
+    general = {k: v for k, v in config.items() if k not in (*named, "options")}
+    yield from _options(general | (config.get("options") or {}))
+
+
+def _export(config: dict[str, Any]) -> Iterator[str]:
+    yield "export_dataset"
+    if config.get("format"):
+        yield from ("--format", str(config["format"]))
+    yield from _options(config.get("options") or {})
+
+
+def _options(options: dict[str, Any]) -> Iterator[str]:
+    for name, value in sorted(options.items()):
+        if value is not None:
+            yield from ("--option", f"{name}={_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
