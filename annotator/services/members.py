@@ -22,11 +22,11 @@ from annotator.models import (
     User,
 )
 from annotator.models.people import hash_token, new_token
+from annotator.queries.access import RANK
 
 MAX_PLACES: Final = 1_000
 MAX_DAYS: Final = 90
 MAX_OPEN_INVITATIONS: Final = 200
-RANK: Final = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.OWNER: 2}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import template
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from annotator import formats, rendering
@@ -82,3 +83,12 @@ def source(text: Any) -> SafeString:
 def draw(chart: Any) -> SafeString:
     """Draw a chart of `annotator.charts` with the template it names."""
     return render_to_string(chart.template, {"chart": chart, "mini": chart})
+
+
+@register.filter
+def moment(at: datetime | None) -> SafeString:
+    """A moment as a <time>, which page.js shows in the reader's time zone; "" for None."""
+    if at is None:
+        return SafeString("")
+    shown = f"{at.day} {at:%b %H:%M}"
+    return format_html('<time datetime="{}" data-time>{}</time>', at.isoformat(), shown)
