@@ -96,6 +96,10 @@ class Web:
                 web.close()
         raise TimeoutError(f"gunicorn did not get ready; its log is {self.log}")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL to the whole process group: no clean-up of any kind."""
         os.killpg(self._process.pid, signal.SIGKILL)

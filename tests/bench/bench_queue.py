@@ -17,6 +17,8 @@ import statistics
 import time
 from typing import Any, Final
 
+import psutil
+
 from tests.bench.database import own_database
 
 DATABASE: Final = "bench_queue"
@@ -64,7 +66,16 @@ def client(port: int, slug: str, session: str, until: float, seed: int, out: Any
     out.put(latencies)
 
 
-def measure(*, port: int, slug: str, sessions: list[str], seconds: float) -> dict[str, float]:
+def server_cpu(pid: int) -> float:
+    """Seconds of processor time that gunicorn and its workers have used."""
+    master = psutil.Process(pid)
+    times = [one.cpu_times() for one in (master, *master.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def measure(
+    *, port: int, pid: int, slug: str, sessions: list[str], seconds: float
+) -> dict[str, float]:
     spawn = multiprocessing.get_context("fork")
     out = spawn.Queue()
     until = time.time() + seconds
@@ -72,11 +83,11 @@ def measure(*, port: int, slug: str, sessions: list[str], seconds: float) -> dic
         spawn.Process(target=client, args=(port, slug, session, until, seed, out))
         for seed, session in enumerate(sessions)
     ]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), server_cpu(pid)
     for person in people:
         person.start()
     latencies = sorted(value for _ in people for value in out.get())
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, server_cpu(pid) - cpu
     for person in people:
         person.join()
     return {
@@ -85,6 +96,7 @@ def measure(*, port: int, slug: str, sessions: list[str], seconds: float) -> dic
         "per_second": len(latencies) / took,
         "p50_ms": 1000 * statistics.median(latencies),
         "p95_ms": 1000 * latencies[int(0.95 * len(latencies))],
+        "server_cpu_ms": 1000 * cpu / len(latencies),
     }
 
 
@@ -112,6 +124,7 @@ def run(seconds: float) -> list[dict[str, float]]:
                 connections.close_all()  # forked clients must not share the parent's socket
                 row = measure(
                     port=server.port,
+                    pid=server.pid,
                     slug=project.slug,
                     sessions=sessions[:clients],
                     seconds=seconds,
@@ -134,7 +147,8 @@ def main() -> None:
     for row in rows:
         print(
             "{tasks:>8,} tasks {clients:>3} clients {per_second:8.1f} judgments/s"
-            "  p50 {p50_ms:7.1f} ms  p95 {p95_ms:7.1f} ms".format(**row)
+            "  p50 {p50_ms:7.1f} ms  p95 {p95_ms:7.1f} ms"
+            "  server {server_cpu_ms:5.1f} ms CPU each".format(**row)
         )
 
 
