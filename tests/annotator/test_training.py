@@ -32,17 +32,21 @@ def trained(project: Project, **fields: Any) -> Run:
 
 
 @pytest.mark.neural
-def test_training_learns_the_planted_rule_and_records_it() -> None:
-    project = planted.preferences(300, raters=3, flips=0.1)
+def test_training_learns_the_planted_rule_and_records_everything() -> None:
+    project = planted.preferences(300, raters=3, flips=0.15)
     run = trained(project)
     assert (run.state, run.error) == (RunState.DONE, "")
-    model = RewardModel.objects.get(run=run)
+    check_model(run)
+    check_baselines(run.result)
+    check_record(run)
+
+
+def check_model(run: Run) -> None:
+    model, result = RewardModel.objects.get(run=run), run.result
     assert (model.number, model.objective, model.backbone) == (1, "bradley-terry", "hashing")
     assert model.options["epochs"] == 10, "every option is stored, defaults as well"
-    result = run.result
-    assert result["reward_model"] == 1
-    assert result["test_pairs"] == 30
-    assert result["accuracy"] > 0.85
+    assert (result["reward_model"], result["test_pairs"]) == (1, 30)
+    assert result["accuracy"] > 0.8
     low, high = result["interval"]
     assert 0 < low < result["accuracy"] <= high <= 1
     assert result["artifact"] == str(training.artifact_folder(model))
@@ -52,20 +56,32 @@ def test_training_learns_the_planted_rule_and_records_it() -> None:
     assert scores[0] > scores[1]
 
 
-@pytest.mark.neural
-def test_baselines_stand_beside_the_accuracy() -> None:
-    run = trained(planted.preferences(200, raters=3, flips=0.2))
-    longer, people = (
-        run.result["baselines"]["longer_wins"],
-        run.result["baselines"]["human_ceiling"],
-    )
-    assert longer["n"] == run.result["test_pairs"] == 20
-    assert people["n"] > 30, "every vote of a test pair with a majority of others"
-    assert people["groups"] <= 20
-    assert 0.5 < people["accuracy"] < 1
+def check_baselines(result: dict[str, Any]) -> None:
+    longer, people = result["baselines"]["longer_wins"], result["baselines"]["human_ceiling"]
+    assert longer["n"] == 30, "the very test pairs the model is measured on"
+    assert 30 < people["n"] < 90, "votes of test pairs where the others have a majority"
+    assert people["groups"] <= 30
     assert people["imported"] is True
+    assert people["simulated"] is False
     low, high = people["interval"]
-    assert low < people["accuracy"] < high
+    assert 0.5 < low < people["accuracy"] < high < 1
+
+
+def check_record(run: Run) -> None:
+    assert [(stage["key"], stage["state"]) for stage in run.stages] == [
+        (key, "done") for key, _ in training.STAGES
+    ]
+    assert run.progress == run.total == 80  # 240 pairs, batches of 32, 10 epochs
+    points = RunPoint.objects.filter(run=run)
+    last = points.filter(kind="step").order_by("step").last()
+    assert last.step == 80
+    assert {"loss", "margin", "grad_norm", "lr", "pairs_per_second"} <= set(last.values)
+    evaluated = points.filter(kind="evaluate").last().values
+    assert evaluated["split"] == "validation"
+    low, high = evaluated["interval"]
+    assert low <= evaluated["accuracy"] <= high
+    assert "collected train: 240 preferences" in run.log
+    assert "checkpoint step-80" in run.log
 
 
 @pytest.mark.neural
@@ -74,25 +90,6 @@ def test_ceiling_without_overlap_is_absent_with_a_reason() -> None:
     assert people["accuracy"] is None
     assert people["n"] == 0
     assert "two people" in people["reason"]
-
-
-@pytest.mark.neural
-def test_curves_stages_and_log_reach_the_run() -> None:
-    run = trained(planted.preferences(200))
-    assert [(stage["key"], stage["state"]) for stage in run.stages] == [
-        (key, "done") for key, _ in training.STAGES
-    ]
-    assert run.progress == run.total == 50  # 160 pairs, batches of 32, 10 epochs
-    points = RunPoint.objects.filter(run=run)
-    steps = points.filter(kind="step").order_by("step")
-    assert steps.last().step == 50
-    assert {"loss", "margin", "grad_norm", "lr", "pairs_per_second"} <= set(steps.last().values)
-    evaluated = points.filter(kind="evaluate").last().values
-    assert evaluated["split"] == "validation"
-    low, high = evaluated["interval"]
-    assert low <= evaluated["accuracy"] <= high
-    assert "collected train: 160 preferences" in run.log
-    assert "checkpoint step-50" in run.log
 
 
 @pytest.mark.neural
