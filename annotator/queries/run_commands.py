@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Any, Final
 
 from annotator.models import Run
 
 # What says most comes first: JSON in PostgreSQL keeps no order.
 FIRST: Final = {
-    name: place for place, name in enumerate(("path", "format", "objective", "backbone", "options"))
+    name: place
+    for place, name in enumerate(("filename", "path", "format", "objective", "backbone", "options"))
 }
 HIDDEN: Final = frozenset({"absolute"})
+STORED: Final = frozenset({"path"})  # where the server keeps an upload
+UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of the server
 MAX_VALUE: Final = 200
 
 
 def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
     """A run's configuration as rows of name and value; nested tables are laid flat."""
     rows = []
+    hidden = HIDDEN if config.get("absolute", True) else HIDDEN | UPLOADED
     for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
         value = config[name]
         if isinstance(value, dict):
             rows += ledger(value)
-        elif name not in HIDDEN and value not in (None, "", []):
+        elif name not in hidden and value not in (None, "", []):
             rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
     return rows
 
@@ -51,9 +54,8 @@ def command(run: Run) -> str:
 
 def _import(config: dict[str, Any]) -> Iterator[str]:
     yield "import_dataset"
-    path = str(config.get("path", "FILE"))
-    # An upload lies in its run's folder under a name of the server: its owner has it elsewhere.
-    yield path if config.get("absolute", True) else PurePath(path).name
+    # An upload lies in its run's folder: whoever sent it has it under the name it came with.
+    yield str(config.get("path" if config.get("absolute", True) else "filename") or "FILE")
     if config.get("format"):
         yield from ("--format", str(config["format"]))
     options = config.get("options") or {}

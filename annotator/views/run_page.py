@@ -31,12 +31,15 @@ class RunPage:
 
 
 KEEPS = {
-    Run.Kind.IMPORT: "Canceling keeps the rows that are in; resuming goes on after them.",
+    Run.Kind.IMPORT: (
+        "Canceling leaves the project as it was: the good rows of a file come in together. "
+        "Resuming reads it from the start."
+    ),
     Run.Kind.TRAIN: (
         "Canceling keeps the last checkpoint; resuming continues from it "
         "with the same order of data."
     ),
-    Run.Kind.EXPORT: "Canceling leaves nothing half-built; resuming goes on after the last chunk.",
+    Run.Kind.EXPORT: "Canceling leaves nothing half-built; resuming builds it from the start.",
 }
 
 
@@ -126,6 +129,8 @@ def _accuracy(curves: Curves) -> Figure | None:
 
 def _chunked(detail: Detail, curves: Curves) -> list[Figure]:
     run, found = detail.run, []
+    if run.state == RunState.DONE:
+        return []  # its result says all that these would
     if run.progress:
         of = f"of {run.total:,} {run.unit}" if run.total else run.unit
         found.append(Figure("Done", f"{run.progress:,}", of=of.strip()))

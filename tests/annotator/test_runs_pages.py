@@ -17,6 +17,7 @@ from annotator.celery import app
 from annotator.models import AuditEvent, Project, Role, Run, RunPoint, RunState, User
 from annotator.queries import curves, run_commands
 from annotator.queries import runs as queries
+from annotator.services import imports
 from annotator.services import runs as service
 from annotator.views.run_charts import charts
 from tests import factories
@@ -159,6 +160,16 @@ def test_lost_worker_is_told_on_the_page(project: Project, alice: User) -> None:
     assert "Attempt 2" in text
     assert "step 1,200" in text
     assert "was lost; queued again" in text
+
+
+def test_figures_of_finished_chunks_give_way_to_the_result(project: Project, alice: User) -> None:
+    run = running(project, kind="export", unit="rows")
+    assert "rows a second" in page(alice, run)
+    run.state, run.finished_at = RunState.CANCELED, run.started_at + timedelta(minutes=3)
+    run.save()
+    text = page(alice, run)
+    assert "1,240" in text
+    assert "took 3\u00a0min" in text
 
 
 def test_stages_of_a_training_do_not_count_pairs_as_steps(project: Project, alice: User) -> None:
@@ -427,20 +438,19 @@ def test_retry_is_a_new_run_with_the_same_configuration(
     assert "Resume</button>" not in text
 
 
-def test_retry_of_an_upload_takes_its_file_along(
+def test_retry_of_an_upload_reads_the_same_file(
     project: Project, alice: User, sent: list[int]
 ) -> None:
-    run = make(
-        project, kind="import", state="failed", config={"path": "in/d.csv", "absolute": False}
-    )
+    config = {"path": "upload", "absolute": False, "filename": "d.csv"}
+    run = make(project, kind="import", state="failed", config=config)
     url = reverse("run_retry", args=[project.slug, run.pk])
     assert client_of(alice).post(url).status_code == 410
     assert Run.objects.count() == 1
-    (run.folder / "in").mkdir(parents=True)
-    (run.folder / "in" / "d.csv").write_text("prompt,a,b\n")
+    run.folder.mkdir(parents=True)
+    (run.folder / "upload").write_text("prompt,a,b\n")
     assert client_of(alice).post(url).status_code == 302
     fresh = Run.objects.get(retry_of=run)
-    assert (fresh.folder / "in" / "d.csv").read_text() == "prompt,a,b\n"
+    assert imports.path_of(fresh) == str(run.folder / "upload")
 
 
 def test_retry_waits_for_the_end(project: Project, alice: User, sent: list[int]) -> None:
@@ -474,7 +484,7 @@ def test_reviewer_looks_but_does_not_act(project: Project) -> None:
           "options": {"mapping": {"prompt": ["Question 1"], "label": ["x", "y"]}, "rater": "crowd"}},
          ["import_dataset", "letters", "a'b; rm -rf.jsonl", "--format", "table", "--map",
           "label=x,y", "--map", "prompt=Question 1", "--rater", "crowd", "--strict"]),
-        ("import", {"path": "upload/data.csv", "absolute": False},
+        ("import", {"path": "upload", "absolute": False, "filename": "data.csv"},
          ["import_dataset", "letters", "data.csv"]),
         ("export", {"format": "trl-preference", "options": {"ties": "drop", "splits": ["a", "b"]}},
          ["export_dataset", "letters", "--format", "trl-preference", "--option", "splits=a,b",
