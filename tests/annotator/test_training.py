@@ -59,12 +59,16 @@ def check_model(run: Run) -> None:
 def check_baselines(result: dict[str, Any]) -> None:
     longer, people = result["baselines"]["longer_wins"], result["baselines"]["human_ceiling"]
     assert longer["n"] == 30, "the very test pairs the model is measured on"
-    assert 30 < people["n"] < 90, "votes of test pairs where the others have a majority"
-    assert people["groups"] <= 30
+    # Of three votes two agree. A unanimous pair gives three votes that agree with the others; any
+    # other pair gives one that does not, since the two of the majority face a split.
+    agreeing = round(people["accuracy"] * people["n"])
+    assert agreeing % 3 == 0
+    assert people["n"] - agreeing == 30 - agreeing // 3
+    assert people["groups"] == 30
     assert people["imported"] is True
     assert people["simulated"] is False
     low, high = people["interval"]
-    assert 0.5 < low < people["accuracy"] < high < 1
+    assert 0 < low < people["accuracy"] < high < 1
 
 
 def check_record(run: Run) -> None:
