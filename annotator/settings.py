@@ -207,7 +207,10 @@ if env_str("S3_BUCKET"):
     }
 MAX_UPLOAD_BYTES = env_int("MAX_UPLOAD_BYTES", 2 * 1024**3)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_HANDLERS = [
+    "annotator.uploads.UploadQuota",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
 
 # Security -----------------------------------------------------------------------------------
 

@@ -69,6 +69,7 @@ class Counts:
     tasks: int = 0
     judgments: int = 0
     skipped_duplicates: int = 0
+    rows_known: int = 0  # rows of the file that added nothing
     splits: Counter[str] = field(default_factory=Counter)
     raters: Counter[str] = field(default_factory=Counter)
 
@@ -154,6 +155,7 @@ class Loader:
         self._place_responses(chunk)
         self._place_tasks(chunk)
         self._place_votes(chunk)
+        self.counts.rows_known += len(chunk.rows) - len(chunk.rows_that_add)
         for table in TABLES:
             lines = chunk.lines[table]
             if lines:
@@ -210,13 +212,15 @@ class Loader:
             )
             known = {(prompt, bytes(key)): pk for prompt, key, pk in found}
         wanted: dict[tuple[int, bytes], Reply] = {}
-        for key, hashes, (row, _) in zip(
-            chunk.prompt_hashes, chunk.reply_hashes, chunk.rows, strict=True
+        for at, (key, hashes, (row, _)) in enumerate(
+            zip(chunk.prompt_hashes, chunk.reply_hashes, chunk.rows, strict=True)
         ):
             prompt = chunk.prompt_ids[key]
             for reply_hash, reply in zip(hashes, row.replies, strict=True):
-                if (prompt, reply_hash) not in known:
-                    wanted.setdefault((prompt, reply_hash), reply)
+                place = (prompt, reply_hash)
+                if place not in known and place not in wanted:
+                    wanted[place] = reply
+                    chunk.rows_that_add.add(at)
         lines = chunk.lines["response"]
         ids = self._ids("response", len(wanted))
         for pk, ((prompt, reply_hash), reply) in zip(ids, wanted.items(), strict=True):
@@ -271,6 +275,7 @@ class Loader:
         for (at, _one, _other), key in chunk.task_hashes.items():
             if key in fresh:
                 fresh.discard(key)
+                chunk.rows_that_add.add(at)
             elif not chunk.rows[at][0].votes:  # a repeated vote is counted as a vote
                 self.counts.skipped_duplicates += 1
 
@@ -299,6 +304,7 @@ class Loader:
                 outcome = -vote.outcome if flipped else vote.outcome
                 pair = (second, first) if flipped else (first, second)
                 votes.append((task, rater, prompt, pair, outcome, vote))
+                chunk.rows_that_add.add(at)
         self._write_votes(chunk, votes)
 
     def _taken(self, chunk: _Chunk) -> set[tuple[int, int]]:
@@ -379,6 +385,7 @@ class _Chunk:
         self.task_hashes: dict[tuple[int, int, int], bytes] = {}
         self.tasks: dict[bytes, tuple[int, int]] = {}  # hash -> (id, its first response)
         self.old_tasks: list[int] = []
+        self.rows_that_add: set[int] = set()
         self.lines: dict[str, list[str]] = {table: [] for table in TABLES}
 
 

@@ -6,6 +6,7 @@ an import early (a damaged file, ``strict``, a cancel, a kill) leaves the tables
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,18 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 from pydantic import ValidationError
 
-from annotator.errors import Invalid
+from annotator.errors import AppError, Gone, Invalid, MethodFailed
 from annotator.importers import IMPORTERS, checking, detection, presets
 from annotator.importers.readers import Culprit
 from annotator.importers.sources import Source, open_source
 from annotator.importers.types import FIELDS, BadRow, Options, Row
 from annotator.models import AuditEvent, ImportIssue, Project, Run, User
-from annotator.services import runs
+from annotator.services import hashing, runs
 from annotator.services.import_rows import Loader
+from annotator.services.splits import splitter
 from rubrics.registry import pick
 
+STORED: Final = "upload"  # the name of an uploaded file in its run's folder
 CHUNK: Final = 1_000  # rows
 KEPT_ISSUES: Final = 10_000
 LISTED_ISSUES: Final = 100  # in the command's JSON
@@ -51,6 +57,7 @@ def start(
     name: str,
     config: dict[str, Any],
     by: User | None,
+    retry_of: Run | None = None,
 ) -> Run:
     """A queued import. ``config`` holds path, format, strict, simulated and options.
 
@@ -60,7 +67,12 @@ def start(
         pick(IMPORTERS, config["format"])
     options_from(config.get("options", {}))
     return runs.start(
-        project=project, kind=Run.Kind.IMPORT, title=f"Import {name}", config=config, by=by
+        project=project,
+        kind=Run.Kind.IMPORT,
+        title=f"Import {name}",
+        config=config,
+        by=by,
+        retry_of=retry_of,
     )
 
 
@@ -87,17 +99,71 @@ def import_file(
     assert pen is not None  # nobody else knows of this run
     try:
         pen.finish(perform(pen))
-    except Invalid as error:
+    except AppError as error:
         pen.fail(error.message, advice=error.advice)
         raise
     run.refresh_from_db()
     return run
 
 
+def receive(
+    *, project: Project, upload: UploadedFile, config: dict[str, Any], by: User | None
+) -> Run:
+    """A queued import of an uploaded file, which moves into the run's folder.
+
+    The name it came with is a title and nothing else: it never becomes a path.
+    """
+    name = Path(upload.name or "upload").name[:120]
+    config = {**config, "path": STORED, "absolute": False, "filename": name}
+    with transaction.atomic():
+        run = start(project=project, name=name, config=config, by=by)
+        try:
+            _store(upload, run.folder / STORED)
+        except BaseException:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
+    return run
+
+
+def _store(upload: UploadedFile, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with to.open("xb") as file:
+            for chunk in upload.chunks(1 << 20):
+                file.write(chunk)
+    except OSError as error:
+        raise MethodFailed(
+            f"The file could not be kept on the server: {error.strerror or error}.",
+            advice="Most often its disk is full. Nothing was imported.",
+        ) from error
+
+
+def read_again(*, run: Run, config: dict[str, Any], by: User | None) -> Run:
+    """A queued import of the file of an earlier one, read in another way.
+
+    Raises Gone where the file is no longer there.
+    """
+    path_of(run)
+    kept = ("path", "absolute", "filename")
+    config = {**config, **{name: run.config[name] for name in kept if name in run.config}}
+    name = config.get("filename") or Path(config["path"]).name
+    return start(project=run.project, name=name, config=config, by=by, retry_of=run)
+
+
 def path_of(run: Run) -> str:
-    """Where a run's file lies: its own folder for an upload, as given for a command."""
+    """Where a run's file lies: as given for a command; for an upload, in the folder of its run.
+
+    A retry reads what its first run was sent. Raises Gone where the file is no longer there.
+    """
     path = run.config["path"]
-    return path if run.config.get("absolute", True) else str(run.folder / path)
+    if run.config.get("absolute", True):
+        return path
+    holder: Run | None = run
+    while holder is not None:
+        if (holder.folder / path).is_file():
+            return str(holder.folder / path)
+        holder = holder.retry_of
+    raise Gone("The uploaded file is no longer on the server.", advice="Upload it again.")
 
 
 @dataclass
@@ -134,7 +200,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
                 loader.add(chunk)
                 _show(work, source, tally)
             _refuse_if_bad(tally, strict=config.get("strict", False))
-            result = _result(source, found, sample, options, tally, loader, began)
+            result = _result(source, found, sample, options, tally, loader, run, began)
             loader.record(result)
     AuditEvent.objects.create(
         project=run.project,
@@ -201,14 +267,31 @@ def excerpt(raw: Any, bad: BadRow) -> str:
         text = raw.text
     else:
         shown = {key: raw[key] for key in bad.columns if key in raw} or raw
-        text = str(shown)
+        text = _as_text(shown)
     text = text.replace("\0", "␀").encode(errors="replace").decode()
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
 
 
+def _as_text(row: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(row, default=str).decode()
+    except TypeError:  # nested too deeply, or text that is no UTF-8
+        return ", ".join(f"{key}: {_cell(value)}" for key, value in row.items())
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else "…"
+
+
 def _preview(number: int, row: Row) -> dict[str, Any]:
     answers = [reply.text[:200] for reply in row.replies[:2]]
-    return {"line": number, "prompt": row.messages[-1]["content"][:200], "answers": answers}
+    return {
+        "line": number,
+        "prompt": row.messages[-1]["content"][:200],
+        "answers": answers,
+        "more": max(0, len(row.replies) - 2),
+        "hash": hashing.of_prompt(row.messages).hex(),
+    }
 
 
 def _show(work: runs.Work, source: Source, tally: Tally) -> None:
@@ -243,6 +326,7 @@ def _result(
     options: Options,
     tally: Tally,
     loader: Loader,
+    run: Run,
     began: float,
 ) -> dict[str, Any]:
     counts = dict(vars(loader.counts))
@@ -264,9 +348,16 @@ def _result(
         "bytes": source.size,
         "seconds": round(time.monotonic() - began, 3),
         "columns": columns_read(sample, options),
-        "preview": tally.preview,
+        "preview": [_with_split(one, run) for one in tally.preview],
         "committed": True,
     }
+
+
+def _with_split(shown: dict[str, Any], run: Run) -> dict[str, Any]:
+    options = run.project.options
+    split_of = splitter(shares=options.split, seed=options.split_seed)
+    found = split_of(bytes.fromhex(shown["hash"])).value
+    return {**{name: shown[name] for name in shown if name != "hash"}, "split": found}
 
 
 def columns_read(sample: list[dict[str, Any]], options: Options) -> list[dict[str, str]]:

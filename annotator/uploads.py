@@ -1,0 +1,44 @@
+"""The one limit on uploads, kept while they stream in."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.files.uploadhandler import FileUploadHandler, StopUpload
+from django.http import HttpRequest
+
+FLAG: Final = "touchstone.too_large"
+
+
+def was_too_large(request: HttpRequest) -> bool:
+    """Whether an upload of this request was over the limit, and so was not kept."""
+    return bool(request.META.get(FLAG))
+
+
+class UploadQuota(FileUploadHandler):
+    """First of the handlers: what is over ``MAX_UPLOAD_BYTES`` never reaches the disk.
+
+    The rest of the body is read and dropped, so that the page can say why in its answer.
+    """
+
+    def __init__(self, request: HttpRequest | None = None) -> None:
+        super().__init__(request)
+        self._seen = 0
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        super().new_file(*args, **kwargs)
+        self._check(self.content_length or 0)
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        self._seen += len(raw_data)
+        self._check(self._seen)
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        return None
+
+    def _check(self, size: int) -> None:
+        if size > settings.MAX_UPLOAD_BYTES:
+            self.request.META[FLAG] = True
+            raise StopUpload(connection_reset=False)
