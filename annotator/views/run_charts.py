@@ -80,7 +80,10 @@ def _accuracy(points: Curves, ceiling: float | None) -> LineChart | None:
     if not found:
         return None
     last = found[-1]
-    references = [Reference(100 * ceiling, "people with people")] if ceiling is not None else []
+    references = []
+    if ceiling is not None:
+        people = f"people with people {formats.fixed(100 * ceiling)}"
+        references.append(Reference(100 * ceiling, people))
     return line_chart(
         [
             Series(
