@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -12,11 +11,11 @@ from typing import Any, Final
 import psycopg
 from django.core.cache import cache
 from django.db import OperationalError, connection, transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from annotator.models import DatasetVersion, Project, Rater
+from annotator.models import DatasetVersion, Project, Rater, Run, RunState
+from annotator.queries.pages import Page, page_by_id
 from annotator.queries.pairs import Pair, Selection, count_unvoted, counted, rater_ids
 from models.intervals import wilson
 
@@ -141,9 +140,22 @@ def count_pairs(project: Project, *, connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def versions(project: Project) -> QuerySet[DatasetVersion]:
+def versions(project: Project, *, after: int | None) -> Page[DatasetVersion]:
     """The project's datasets, newest first, with who built them."""
-    return project.dataset_versions.select_related("run__created_by").order_by("-number")
+    found = project.dataset_versions.select_related("run__created_by").order_by("-pk")
+    return page_by_id(found, after=after, size=PAGE_SIZE, build=lambda version: version)
+
+
+def building(project: Project) -> list[Run]:
+    """Exports that are queued or at work, newest first."""
+    active = [RunState.QUEUED, RunState.RUNNING, RunState.STOPPING]
+    return list(project.runs.filter(kind=Run.Kind.EXPORT, state__in=active)[:PAGE_SIZE])
+
+
+def find(project: Project, number: int) -> DatasetVersion | None:
+    """One version, with who built it."""
+    found = project.dataset_versions.select_related("project", "run__created_by")
+    return found.filter(number=number).first()
 
 
 # What an export would give ---------------------------------------------------------------------
@@ -170,14 +182,24 @@ class Kinds:
     at: datetime
 
 
+def _kinds_key(project: Project, selection: Selection) -> str:
+    who = blake2b(repr(selection).encode(), digest_size=16).hexdigest()
+    return f"export-kinds:1:{project.pk}:{who}"
+
+
+def known_kinds(project: Project, selection: Selection) -> Kinds | None:
+    """What was counted a minute ago or so; None where that would have to be done now."""
+    kept = cache.get(_kinds_key(project, selection))
+    return kept[1] if kept else None
+
+
 def kinds(project: Project, selection: Selection) -> Kinds | None:
     """Counted now or a minute ago; None where counting takes too long to wait for.
 
     One walk over the votes answers for every option but the raters, so that the preview of a
     recipe costs no walk per change. While someone counts, others get what was counted before.
     """
-    who = blake2b(repr(selection).encode(), digest_size=16).hexdigest()
-    key = f"export-kinds:1:{project.pk}:{who}"
+    key = _kinds_key(project, selection)
     kept = cache.get(key)
     if kept is not None and kept[0] > time.time():
         return kept[1]
@@ -211,11 +233,3 @@ def _kind(
 ) -> tuple[Pair, int]:
     pair = Pair(0, 0, 0, wins_a, wins_b, ties, 0, 0, 0, both_bad, int(golds), 0, split)
     return pair, count
-
-
-def votes_by_pairs(found: Kinds) -> Counter[int]:
-    """How many pairs have how many votes."""
-    result: Counter[int] = Counter()
-    for pair, count in found.counts:
-        result[pair.votes] += count
-    return result

@@ -312,6 +312,12 @@ def path_of(version: DatasetVersion, name: str) -> Path:
     return path
 
 
+def tag_of(version: DatasetVersion, name: str) -> str:
+    """What changes whenever a file does; of data files the SHA-256."""
+    known = {entry["name"]: entry["sha256"] for entry in version.files}
+    return known.get(name, f"{version.checksum}-{name}")
+
+
 def preview_of(version: DatasetVersion) -> list[Row]:
     """The first rows of every file, texts cut short; empty where the files are gone."""
     try:
