@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
@@ -20,6 +21,12 @@ from annotator import models
 
 COUNTED: Final = 10_000
 NUMBERS: Final = ("pk",)  # shows the search box of a table that is searched by number alone
+
+
+admin.site.site_header = admin.site.site_title = "Touchstone, operator pages"
+admin.site.index_title = "Tables"
+# One way in, with its second factor and its limit of attempts: the product's own sign-in.
+admin.site.login = secure_admin_login(admin.site.login)
 
 
 class BoundedPaginator(Paginator):

@@ -157,3 +157,13 @@ def test_run_list_reads_no_logs(operator: Client) -> None:
     with CaptureQueriesContext(connection) as found:
         operator.get(address(models.Run, "changelist"))
     assert not any('"annotator_run"."log"' in one["sql"] for one in found.captured_queries)
+
+
+def test_operators_sign_in_where_the_second_factor_is_asked_for() -> None:
+    client = Client()
+    models.User.objects.create_superuser("root@example.org", "correct horse battery")
+    page = client.get(reverse("admin:login"), follow=True)
+    assert page.redirect_chain[-1][0].startswith(reverse("account_login"))
+    data = {"username": "root@example.org", "password": "correct horse battery"}
+    client.post(reverse("admin:login"), data)
+    assert client.get(reverse("admin:index")).status_code == 302
