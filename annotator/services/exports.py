@@ -193,8 +193,12 @@ def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
                 f"The files do not read back: {error}.",
                 advice="Nothing was published. Check the disk, then resume the run.",
             ) from error
-        preview += [{"split": split} | _short(row) for row in first]
+        preview += [{"split": split, "turns": _turns(row)} | _short(row) for row in first]
     write_text(folder / PREVIEW, orjson.dumps(preview).decode())
+
+
+def _turns(row: Row) -> int:
+    return len(row["prompt"]) if isinstance(row["prompt"], list) else 1
 
 
 def _short(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from annotator.models import DatasetVersion
 from annotator.services import exports
 
 BAR_WIDTH: Final = 200
+PREVIEW_ROWS: Final = 2
 MINI_DOMAIN: Final = (0.2, 0.8)
 STRENGTHS: Final = {"1": "slight, 1", "2": "clear, 2", "3": "strong, 3"}
 
@@ -94,24 +96,47 @@ class Shown:
 
 def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
     facts = version.manifest
-    health, sides = facts["health"], facts["health"]["shown_first_wins"]
+    health, sides = facts["health"], facts["health"].get("shown_first_wins")
     container = facts["options"]["container"]
     return Shown(
         label=label_of(version),
         bytes=sum(entry["bytes"] for entry in version.files),
-        dropped=[
-            (REASONS.get(key, key), count) for key, count in facts["counts"]["dropped"].items()
-        ],
+        dropped=_dropped(facts["counts"]["dropped"]),
         longer=_mini(health["chosen_longer"]),
         longer_state=_state(health["chosen_longer"]),
         sides=_mini(sides) if sides else None,
         sides_state=_state(sides) if sides else "",
         strengths=_strengths(health["rows_by_strength"]),
-        options=[(name, _written(value)) for name, value in facts["options"].items()],
-        preview=[_preview_row(row) for row in preview],
+        options=_options(version.format, facts["options"]),
+        preview=_preview(preview),
         loader="parquet" if container == "parquet" else "json",
         are_files_there=exports.folder_of(version).is_dir(),
     )
+
+
+# PostgreSQL keeps the keys of JSON in an order of its own: what follows puts them back in ours.
+
+
+def _dropped(counts: dict[str, int]) -> list[tuple[str, int]]:
+    keys = [*(key for key in REASONS if key in counts), *(set(counts) - set(REASONS))]
+    return [(REASONS.get(key, key), counts[key]) for key in keys]
+
+
+def _options(format: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+    method = EXPORTERS.get(format)
+    order = list(method.load_options().model_fields) if method else sorted(options)
+    return [(name, _written(options[name])) for name in order if name in options]
+
+
+def _preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first ``PREVIEW_ROWS`` of every file."""
+    seen: Counter[str] = Counter()
+    shown = []
+    for row in rows:
+        seen[row["split"]] += 1
+        if seen[row["split"]] <= PREVIEW_ROWS:
+            shown.append(_preview_row(row))
+    return shown
 
 
 def _mini(share: dict[str, Any]) -> MiniInterval:
@@ -128,7 +153,7 @@ def _state(share: dict[str, Any]) -> str:
 
 
 def _strengths(rows: dict[str, int]) -> HBarChart:
-    bars = [HBar(STRENGTHS.get(key, key), count, style=1) for key, count in rows.items()]
+    bars = [HBar(STRENGTHS.get(key, key), rows[key], style=1) for key in sorted(rows)]
     said = ", ".join(f"{bar.value:,} {bar.name.partition(',')[0]}" for bar in bars)
     return hbars(
         bars,
@@ -148,7 +173,7 @@ def _written(value: Any) -> str:
 def _preview_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "split": row["split"],
-        "turns": len(row["prompt"]) if isinstance(row["prompt"], list) else 0,
+        "turns": row["turns"],
         "votes": row.get("votes"),
         **{name: _last_text(row[name]) for name in ("prompt", "chosen", "rejected")},
     }
