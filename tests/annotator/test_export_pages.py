@@ -191,10 +191,13 @@ def test_no_box_ticked_means_no_columns_and_named_raters_are_taken(project: Proj
     assert options["rater_names"] == ["imported 1", "imported 2"]
 
 
-def test_a_version_shows_its_counts_and_escapes_its_texts(project: Project) -> None:
+def test_a_version_shows_its_counts_and_escapes_its_texts() -> None:
+    project = factories.project()
+    (rater,) = raters(project, 1)
     prompt = factories.prompt(project, "<script>alert(1)</script>")
     hostile = [factories.response(prompt, text) for text in ("<img src=x onerror=1>", "no")]
-    vote(task_of(prompt, *hostile), raters(project, 1, "judge")[0], 1)
+    vote(task_of(prompt, *hostile), rater, 1)
+    judged_pair(project, [0], by=[rater])
     version_of(project, columns=[])
     page = signed_in(project).get(url("dataset", project, number=1))
     html = page.content.decode()
@@ -203,7 +206,7 @@ def test_a_version_shows_its_counts_and_escapes_its_texts(project: Project) -> N
     assert "&lt;script&gt;alert(1)" in html
     assert "<img src=x" not in html
     assert "a tie, or no answer with the most votes" in html
-    assert url("dataset_download", project, number=1, name="test.jsonl") in html
+    assert url("dataset_download", project, number=1, name="train.jsonl") in html
 
 
 def test_a_version_whose_files_are_gone_still_shows_and_says_so(project: Project) -> None:
