@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from annotator.errors import Invalid
-from annotator.importers import presets, transcripts
+from annotator.importers import presets, transcripts, values
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,10 @@ def detect(sample: Sequence[dict[str, Any]], *, mapped: Sequence[str] = ()) -> D
     if {"prompt", "response_a", "response_b"} <= set(mapping) | set(mapped):
         a, b = mapping["response_a"][0], mapping["response_b"][0]
         return Detection("table", f"it has a prompt and two answers, “{a}” and “{b}”")
-    listed = ", ".join(f"“{column}”" for column in sorted(columns)[:30])
     raise Invalid(
         "No known format has these columns.",
-        advice=f"The file has {listed}. Say which column holds what, for example"
-        " --map prompt=… --map response_a=… --map response_b=….",
+        advice=f"The file has {values.listed(columns)}. Say which column holds what, for example"
+        " prompt = …, response_a = …, response_b = … (--map on the command line).",
     )
 
 

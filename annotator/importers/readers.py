@@ -10,6 +10,7 @@ import csv
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO, Final
 import orjson
 
 from annotator.errors import Invalid
-from annotator.importers import json_stream
+from annotator.importers import json_stream, values
 from annotator.importers.opening import MAX_BYTES
 from annotator.importers.types import BadRow
 
@@ -96,7 +97,7 @@ def not_json(line: bytes, error: ValueError) -> Culprit:
     text = line.decode(errors="replace").strip()
     if "surrogate" in said or b"\xff" in line or not _is_utf8(line):
         code, detail = "encoding", "" if not _is_utf8(line) else "half of a surrogate pair"
-    elif "recursion" in said:
+    elif "recursion" in said or "depth" in said:
         code, detail = "nested", ""
     elif "\0" in text:
         code, detail = "nul", ""
@@ -125,8 +126,14 @@ def _shown(line: bytes) -> str:
 def find_delimiter(head: bytes) -> str:
     """The separator that cuts the first line into most fields."""
     first = _shown(head.split(b"\n", 1)[0])
-    cut = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in DELIMITERS}
-    return max(DELIMITERS, key=lambda mark: cut[mark])
+    return max(DELIMITERS, key=lambda mark: _fields(first, mark))
+
+
+def _fields(line: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([line], delimiter=delimiter), []))
+    except csv.Error:  # a carriage return in the middle
+        return 0
 
 
 def read_csv(stream: BufferedReader, delimiter: str) -> Iterator[Numbered]:
@@ -174,11 +181,11 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
         raise Invalid(
             "The header of the table is not UTF-8.", advice="Save the file as UTF-8."
         ) from None
-    doubled = sorted({name for name in names if names.count(name) > 1})[:5]
+    doubled = sorted(name for name, count in Counter(names).items() if count > 1)[:5]
     if len(names) > MAX_COLUMNS:
         raise Invalid(f"The table has {len(names):,} columns.")
     if doubled:
-        raise Invalid(f"Two columns have the same name: {', '.join(doubled)}.")
+        raise Invalid(f"Two columns have the same name: {values.listed(doubled)}.")
     if len(names) < 2:
         raise Invalid(
             "No known file type: neither JSON, nor Parquet, nor a table of two columns or more.",

@@ -55,7 +55,7 @@ def complete_mapping(options: Options, columns: set[str]) -> tuple[presets.Mappi
 
 def _check_columns(mapping: presets.Mapping, columns: set[str]) -> None:
     """Every mapped column is there, and the mapping says what is compared."""
-    listed = ", ".join(f"“{column}”" for column in sorted(columns)[:30]) or "no columns"
+    listed = values.listed(columns)
     for name, named in mapping.items():
         for column in named:
             if column not in columns:
@@ -68,7 +68,7 @@ def _check_columns(mapping: presets.Mapping, columns: set[str]) -> None:
     if missing:
         raise Invalid(
             f"Which columns hold {' and '.join(missing)}?",
-            advice=f"Map them (--map {missing[0]}=COLUMN). The file has {listed}.",
+            advice=f"Map them ({missing[0]} = COLUMN). The file has {listed}.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,6 +26,18 @@ ROLES: Final = {
 }
 MILLISECONDS_FROM: Final = 1e11  # seconds until the year 5138; more must be milliseconds
 MAX_TAGS: Final = 50
+MAX_SHOWN: Final = 60
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Column names for a message: quoted, short, and fit to be stored."""
+    return ", ".join(f"“{shown(column)}”" for column in sorted(columns)[:30]) or "no columns"
+
+
+def shown(name: str) -> str:
+    """A foreign name as it may stand in a message."""
+    text = name.replace("\0", "␀").encode(errors="replace").decode()
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:

@@ -90,6 +90,7 @@ class Loader:
         self._split_of = splitter(shares=options.split, seed=options.split_seed)
         self._raters: dict[str, int] = {}
         self._position = 0
+        self._keeps_ids = False
         self._now = datetime.now(UTC).isoformat()
 
     def __enter__(self) -> Self:
@@ -162,6 +163,37 @@ class Loader:
                 statement = f"COPY annotator_{table} ({COPIES[table]}) FROM STDIN"
                 with self._cursor.copy(statement) as copy:
                     copy.write("".join(lines))
+
+    def taken_ids(self, named: Sequence[tuple[str, list[dict[str, Any]]]]) -> set[int]:
+        """Places of rows whose id an earlier row of this file gave to another prompt.
+
+        ``named`` holds (id, messages); an empty id is none. What was seen lies in a temporary
+        table, so that memory does not grow with the file.
+        """
+        first: dict[str, bytes] = {}
+        prompts = [hashing.of_prompt(messages) for _, messages in named]
+        for (name, _), prompt in zip(named, prompts, strict=True):
+            if name:
+                first.setdefault(name, prompt)
+        if not self._keeps_ids:
+            self._cursor.execute(
+                "CREATE TEMPORARY TABLE import_id (id text PRIMARY KEY, prompt bytea)"
+                " ON COMMIT DROP"
+            )
+            self._keeps_ids = True
+        self._cursor.execute(
+            "INSERT INTO import_id SELECT * FROM unnest(%s::text[], %s::bytea[])"
+            " ON CONFLICT DO NOTHING",
+            [list(first), list(first.values())],
+        )
+        if self._cursor.rowcount < len(first):
+            known = self._known("SELECT id, prompt FROM import_id WHERE id = ANY(%s)", list(first))
+            first = {name: bytes(prompt) for name, prompt in known}
+        return {
+            place
+            for place, ((name, _), prompt) in enumerate(zip(named, prompts, strict=True))
+            if name and first[name] != prompt
+        }
 
     def _ids(self, table: str, count: int) -> list[int]:
         self._cursor.execute(

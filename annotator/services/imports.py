@@ -195,7 +195,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
         with Loader(
             project=run.project, run_id=run.pk, is_simulated=config.get("simulated", False)
         ) as loader:
-            for chunk in _chunks(source, read, options, tally, run):
+            for chunk in _chunks(source, read, options, tally, run, loader):
                 work.check()
                 loader.add(chunk)
                 _show(work, source, tally)
@@ -219,11 +219,25 @@ def _format(key: str, sample: list[dict[str, Any]], options: Options) -> detecti
 
 
 def _chunks(
-    source: Source, read: Any, options: Options, tally: Tally, run: Run
+    source: Source, read: Any, options: Options, tally: Tally, run: Run, loader: Loader
 ) -> Iterator[list[Checked]]:
     """Checked rows, a chunk at a time; bad ones are noted on the way."""
-    good: list[Checked] = []
+    good: list[tuple[int, Checked]] = []
     issues: list[ImportIssue] = []
+
+    def flush() -> list[Checked]:
+        ids = [(row.external_id, row.messages) for _, (row, _) in good]
+        taken = loader.taken_ids(ids) if any(one for one, _ in ids) else frozenset()
+        for place in sorted(taken):
+            number, (row, _) = good[place]
+            bad = BadRow("duplicate-id", repr(row.external_id))
+            issues.append(_issue(run, number, bad, {"id": row.external_id}, tally))
+        _keep(issues, tally)
+        kept = [checked for place, (_, checked) in enumerate(good) if place not in taken]
+        good.clear()
+        issues.clear()
+        return kept
+
     for number, raw in source.rows:
         tally.lines += 1
         try:
@@ -234,15 +248,12 @@ def _chunks(
         except BadRow as bad:
             issues.append(_issue(run, number, bad, raw, tally))
         else:
-            good.append((row, pairs))
+            good.append((number, (row, pairs)))
             if len(tally.preview) < PREVIEW_ROWS:
                 tally.preview.append(_preview(number, row))
         if len(good) + len(issues) >= CHUNK:
-            _keep(issues, tally)
-            yield good
-            good, issues = [], []
-    _keep(issues, tally)
-    yield good
+            yield flush()
+    yield flush()
 
 
 def _issue(run: Run, number: int, bad: BadRow, raw: Any, tally: Tally) -> ImportIssue:
