@@ -58,7 +58,7 @@ def _rater(request: HttpRequest, slug: str) -> tuple[Project, Rater]:
 def claim(request: HttpRequest, slug: str) -> dict[str, Any]:
     """The task this person holds, else the next one; null when there is none."""
     project, rater = _rater(request, slug)
-    lease = queue.claim_next(rater=rater, lease_minutes=project.options.lease_minutes)
+    lease = queue.claim_next(project=project, rater=rater)
     return {"task": _task(lease.assignment_id) if lease else None}
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from annotator.models import Rater
+from annotator.models import Project, Rater
 
 # A mark is exact when set and goes stale by one task per claim: this bounds the walk.
 CLAIMS_PER_MARK: Final = 40
@@ -92,15 +92,18 @@ TOP: Final = (-(2**31), -(2**63), 0)
 END: Final = (2**31 - 1, 2**63 - 1, 2**63 - 1)
 
 
-def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
+def claim_next(*, project: Project, rater: Rater) -> Lease | None:
     """The task this rater holds, else the next one, leased now; None when there is none.
 
-    Two requests of one rater at once get the same task: the rater's row is locked first.
+    Two requests of one rater at once get the same task: the rater's row is locked first. An
+    archived project hands nothing out.
     """
+    if project.archived_at is not None:
+        return None
     values = {
-        "project": rater.project_id,
+        "project": project.pk,
         "rater": rater.pk,
-        "minutes": lease_minutes,
+        "minutes": project.options.lease_minutes,
         "seed": secrets.randbits(62),
     }
     while True:
@@ -115,7 +118,7 @@ def claim_next(*, rater: Rater, lease_minutes: int) -> Lease | None:
                     _set_mark(cursor, values)
                 return Lease(*row[:4]) if row else None
         # Outside the rater's lock: a sweep locks tasks, and tasks are locked before raters.
-        sweep_expired(project_id=rater.project_id)
+        sweep_expired(project_id=project.pk)
 
 
 def _lock_mark(cursor: Any, values: dict[str, Any]) -> tuple[tuple[int, int, int], int, bool]:

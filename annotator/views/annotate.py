@@ -152,7 +152,7 @@ def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int
 
 
 def _show_next(request: HttpRequest, access: Access, rater: Rater, **context: Any) -> HttpResponse:
-    lease = queue.claim_next(rater=rater, lease_minutes=access.project.options.lease_minutes)
+    lease = queue.claim_next(project=access.project, rater=rater)
     desk = lease and annotation.desk(assignment_id=lease.assignment_id, rater=rater)
     return _show(request, access, rater, desk, **context)
 

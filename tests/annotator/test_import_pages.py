@@ -309,7 +309,7 @@ def test_undo_keeps_what_a_person_judged_or_holds(project: Project, tmp_path: Pa
     people = [factories.rater(project) for _ in range(3)]
     read(project, jsonl(tmp_path / "a.jsonl", [pair(n) for n in range(4)]))
     run = last_run(project)
-    judged, held, skipped = (queue.claim_next(rater=one, lease_minutes=30) for one in people)
+    judged, held, skipped = (queue.claim_next(project=one.project, rater=one) for one in people)
     judgments.submit(
         assignment_id=judged.assignment_id,
         rater=people[0],

@@ -89,11 +89,11 @@ def test_remove_gives_back_what_the_person_held(
 ) -> None:
     task = factories.pairwise_task(project)
     rater = factories.raters.for_member(project=project, user=charlie)
-    lease = queue.claim_next(rater=rater, lease_minutes=30)
+    lease = queue.claim_next(project=rater.project, rater=rater)
     assert lease is not None
     members.remove(membership=membership(project, charlie), by=alice)
     other = factories.rater(project)
-    again = queue.claim_next(rater=other, lease_minutes=30)
+    again = queue.claim_next(project=other.project, rater=other)
     assert again is not None
     assert again.task_id == task.pk
     assert Assignment.objects.get(pk=lease.assignment_id).state == "expired"

@@ -99,7 +99,7 @@ def test_change_of_overlap_reaches_every_task(project: Project, alice: User) -> 
     assert set(Task.objects.values_list("overlap", "free")) == {(3, 3)}
     event = AuditEvent.objects.get(verb="project.change")
     assert event.data == {"changed": ["overlap"], "tasks": len(tasks)}
-    lease = queue.claim_next(rater=factories.rater(project), lease_minutes=5)
+    lease = queue.claim_next(project=project, rater=factories.rater(project))
     assert lease is not None
 
 

@@ -24,8 +24,8 @@ from tests import factories
 A_BETTER = Verdict(ranks=[1, 2], strength=1)
 
 
-def claim(rater: Rater, minutes: int = 30) -> queue.Lease | None:
-    return queue.claim_next(rater=rater, lease_minutes=minutes)
+def claim(rater: Rater) -> queue.Lease | None:
+    return queue.claim_next(project=rater.project, rater=rater)
 
 
 def submit(rater: Rater, lease: queue.Lease, verdict: Verdict = A_BETTER) -> judgments.Submitted:
@@ -60,6 +60,13 @@ def test_claim_returns_the_task_already_held() -> None:
     again = claim(rater)
     assert first is not None
     assert again == first
+
+
+@pytest.mark.django_db
+def test_archived_project_hands_nothing_out() -> None:
+    project = factories.project(archived_at=timezone.now())
+    factories.pairwise_task(project)
+    assert claim(factories.rater(project)) is None
 
 
 @pytest.mark.django_db
