@@ -70,7 +70,7 @@ def htmx(get_response: Handler) -> Handler:
     return middleware
 
 
-class app_errors:  # noqa: N801 - middleware are named like functions in this module
+class app_errors:
     """Turn an ``AppError`` from a view into a page, a fragment or JSON with its status."""
 
     def __init__(self, get_response: Handler) -> None:
@@ -79,9 +79,7 @@ class app_errors:  # noqa: N801 - middleware are named like functions in this mo
     def __call__(self, request: HttpRequest) -> HttpResponse:
         return self.get_response(request)
 
-    def process_exception(
-        self, request: HttpRequest, exception: Exception
-    ) -> HttpResponse | None:
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not isinstance(exception, AppError):
             return None
         context = {"error": exception, "messages": get_messages(request)}
