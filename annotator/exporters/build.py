@@ -21,12 +21,12 @@ import numpy as np
 import psycopg
 
 from annotator.exporters.files import FileFacts, Row, RowFile, open_file
-from annotator.exporters.health import Health
+from annotator.exporters.health import Counted, Health
 from annotator.exporters.recipe import SPLITS, ExportOptions, Ledger, Verdicts
 from annotator.exporters.types import RowFormat, SeveralMessages, Shape
 from annotator.models import Project
 from annotator.queries import pairs
-from annotator.queries.pair_texts import Compared, with_texts
+from annotator.queries.pair_texts import Batch, PromptText, with_texts
 
 T = TypeVar("T")
 AHEAD: Final = 2  # lists of pairs read while others are written
@@ -86,6 +86,7 @@ class _Pass:
         self.form, self.options, self.folder, self.losers = form, options, folder, losers
         self.ledger, self.health = Ledger(), Health()
         self.verdicts = Verdicts(options)
+        self.is_empty_dropped = options.empty == "drop"
         self.files: dict[str, RowFile] = {}
         # One entry per prompt with rows: hash of its text, its id, its split.
         self.digests, self.prompts, self.splits = array("q"), array("q"), array("b")
@@ -98,48 +99,56 @@ class _Pass:
     ) -> None:
         read = pairs.chunks(project, self.options.selection(), connection=connection)
         texts = with_texts(read, connection=connection, pool_repeats=self.options.repeats == "pool")
-        with closing(ahead(texts)) as chunks:
-            for chunk in chunks:
-                self.add(chunk)
+        with closing(ahead(texts)) as batches:
+            for batch in batches:
+                self.add(batch)
                 on_pairs(self.ledger.pairs)
         unvoted = pairs.count_unvoted(project, self.options.splits, connection=connection)
         self.ledger.drop("no_votes", unvoted)
         written = {split: self.files[split].close() for split in SPLITS if split in self.files}
         self.built = Built(written, self.form, self.ledger, self.health)
 
-    def add(self, chunk: list[Compared]) -> None:
+    def add(self, batch: Batch) -> None:
         """Turn pairs into rows. Every line of the loop runs once a pair: it is kept short."""
         rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
-        dropped: list[str] = []
-        prompt_id, text, is_noted = -1, None, False
-        for one in chunk:
-            pair = one.pair
-            if pair.prompt_id != prompt_id:
-                prompt_id, is_noted = pair.prompt_id, False
-                text = self.form.prompt(one.prompt)
+        counted: list[Counted] = []
+        prompt_id, text, flaw, is_noted = -1, None, "", False
+        columns = zip(batch.pairs, batch.prompts, batch.a, batch.b, strict=True)
+        for place, (pair, prompt, a, b) in enumerate(columns):
+            if prompt.id != prompt_id:
+                prompt_id, is_noted = prompt.id, False
+                text = self.form.prompt(prompt)
+                flaw = self._flaw(prompt_id, text)
             verdict = self.verdicts.of(pair)
-            fate = "repeated" if one.is_repeat else verdict.fate or self._fate_of_texts(one, text)
+            fate = verdict.fate or flaw
+            if place in batch.repeats:
+                fate = "repeated"
+            elif not fate and self.is_empty_dropped and (a.is_empty or b.is_empty):
+                fate = "empty_answer"
             if fate:
-                dropped.append(fate)
+                self.ledger.drop(fate)
                 continue
             if verdict.a_wins:
-                strength, chosen, rejected = pair.strengths_a / pair.wins_a, one.a, one.b
+                strength, chosen, rejected = round(pair.strengths_a / pair.wins_a, 6), a, b
             else:
-                strength, chosen, rejected = pair.strengths_b / pair.wins_b, one.b, one.a
-            strength = round(strength, 6)
-            row = self.form.row(one, text, verdict, strength)
+                strength, chosen, rejected = round(pair.strengths_b / pair.wins_b, 6), b, a
+            row = self.form.row(pair, text, chosen, rejected, verdict, strength)
             if row["chosen"] == row["rejected"]:
-                dropped.append("identical")
+                self.ledger.drop("identical")
                 continue
             rows[pair.split].append(row)
-            self.health.add(prompt_id, verdict, strength, chosen, rejected)
+            counted.append((prompt_id, verdict, strength, chosen, rejected))
             if not is_noted:
                 is_noted = True
-                self._note_prompt(one, text)
+                self._note(prompt, pair.split, text)
         self._write(rows)
-        self.health.flush()
-        for fate in dropped:
-            self.ledger.drop(fate)
+        self.health.add(counted)
+
+    def _flaw(self, prompt_id: int, text: Any) -> str:
+        """Why no pair of this prompt can be a row, or ""."""
+        if not text:
+            return "empty_prompt"
+        return "same_prompt" if prompt_id in self.losers else ""
 
     def _write(self, rows: dict[str, list[Row]]) -> None:
         for split, some in rows.items():
@@ -152,18 +161,11 @@ class _Pass:
             self.files[split].write(some)
             self.ledger.keep(split, len(some))
 
-    def _note_prompt(self, one: Compared, text: Any) -> None:
+    def _note(self, prompt: PromptText, split: str, text: Any) -> None:
         # Python's hash is keyed per process: nobody can make two texts collide on purpose.
-        self.digests.append(hash(text if isinstance(text, str) else one.prompt.source))
-        self.prompts.append(one.pair.prompt_id)
-        self.splits.append(KEEP_FIRST[one.pair.split])
-
-    def _fate_of_texts(self, one: Compared, prompt: Any) -> str:
-        if self.options.empty == "drop" and (one.a.is_empty or one.b.is_empty):
-            return "empty_answer"
-        if not prompt:
-            return "empty_prompt"
-        return "same_prompt" if one.pair.prompt_id in self.losers else ""
+        self.digests.append(hash(text if isinstance(text, str) else prompt.source))
+        self.prompts.append(prompt.id)
+        self.splits.append(KEEP_FIRST[split])
 
     def alike(self) -> frozenset[int]:
         """Prompts whose text another prompt has too, less the one of each kind that is kept."""

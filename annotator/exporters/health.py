@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotator.exporters.recipe import Verdict
 from annotator.queries.pair_texts import ResponseText
@@ -16,8 +18,12 @@ from models.intervals import estimate_accuracy
 SEED: Final = 0
 
 
+# (prompt's id, verdict, strength, chosen, rejected)
+Counted = tuple[int, Verdict, float, ResponseText, ResponseText]
+
+
 class Health:
-    """Gathers facts row by row, in a few bytes a row. ``flush`` after every list of rows."""
+    """Gathers facts, in a few bytes a row."""
 
     def __init__(self) -> None:
         self.empty_chosen = 0
@@ -27,38 +33,22 @@ class Health:
         self._longer, self._equal = array("b"), 0
         self._prompts = array("q")
         self._chosen_characters = self._rejected_characters = 0
-        self._waiting: list[tuple[int, Verdict, float, int, int]] = []
 
-    def add(
-        self,
-        prompt_id: int,
-        verdict: Verdict,
-        strength: float,
-        chosen: ResponseText,
-        rejected: ResponseText,
-    ) -> None:
-        """Count one row. Rows of one prompt come one after the other."""
-        a = len(chosen.text) if chosen.messages is None else chosen.length
-        b = len(rejected.text) if rejected.messages is None else rejected.length
-        self._waiting.append((prompt_id, verdict, strength, a, b))
-        if (not a or chosen.text.isspace()) and chosen.is_empty:
-            self.empty_chosen += 1
-        if (not b or rejected.text.isspace()) and rejected.is_empty:
-            self.empty_rejected += 1
-
-    def flush(self) -> None:
-        if not self._waiting:
+    def add(self, rows: list[Counted]) -> None:
+        """Count some rows. Rows of one prompt come one after the other."""
+        if not rows:
             return
-        prompts, verdicts, strengths, chosen, rejected = zip(*self._waiting, strict=True)
-        self._waiting.clear()
+        prompts, verdicts, strengths, chosen, rejected = zip(*rows, strict=True)
         self._prompts.extend(prompts)
         self._verdicts.update(verdicts)
         self._strengths.update(strengths)
-        a, b = np.array(chosen), np.array(rejected)
+        a, b = _lengths(chosen), _lengths(rejected)
         self._longer.frombytes((a > b).astype(np.int8).tobytes())
         self._equal += int((a == b).sum())
         self._chosen_characters += int(a.sum())
         self._rejected_characters += int(b.sum())
+        self.empty_chosen += _empties(chosen)
+        self.empty_rejected += _empties(rejected)
 
     def as_dict(self) -> dict[str, Any]:
         rows = len(self._prompts)
@@ -102,6 +92,15 @@ class Health:
             "rows": found.n,
             "equal": equal,
         }
+
+
+def _lengths(responses: Sequence[ResponseText]) -> NDArray[np.int64]:
+    """Characters of each (n,)."""
+    return np.array([len(one.text) if one.source is None else one.length for one in responses])
+
+
+def _empties(responses: Sequence[ResponseText]) -> int:
+    return sum(one.is_empty for one in responses if not one.text or one.text.isspace())
 
 
 def _histogram(of: Counter[Any]) -> dict[str, int]:

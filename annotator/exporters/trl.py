@@ -21,7 +21,8 @@ from pydantic import Field
 from annotator.exporters.recipe import ExportOptions, Verdict
 from annotator.exporters.types import SeveralMessages, Shape
 from annotator.importers import transcripts
-from annotator.queries.pair_texts import Compared, PromptText, ResponseText
+from annotator.queries.pair_texts import PromptText, ResponseText
+from annotator.queries.pairs import Pair
 
 Column = Literal["margin", "votes", "agreement", "prompt_id", "response_ids"]
 COLUMNS: Final[tuple[Column, ...]] = ("margin", "votes", "agreement", "prompt_id", "response_ids")
@@ -89,7 +90,7 @@ class TrlPreference:
             return prompt.messages
         if self.rendering == "transcript":
             return transcripts.render_prompt(prompt.messages, _extra(prompt.raw))
-        return prompt.messages[-1]["content"] if prompt.messages else ""
+        return prompt.last or ""
 
     def answer(self, response: ResponseText) -> Any:
         """An answer as it stands in a row. Raises SeveralMessages where text cannot hold it."""
@@ -98,16 +99,24 @@ class TrlPreference:
         if self.rendering == "transcript":
             extra = _extra(response.raw)
             return transcripts.render_reply(response.text, response.messages, extra)
-        if response.messages and len(response.messages) > 1:
-            raise SeveralMessages
-        return response.messages[0]["content"] if response.messages else response.text
+        if response.source:
+            messages = response.messages or []
+            if len(messages) != 1:
+                raise SeveralMessages
+            return messages[0]["content"]
+        return response.text
 
-    def row(self, one: Compared, prompt: Any, verdict: Verdict, strength: float) -> dict[str, Any]:
+    def row(
+        self,
+        pair: Pair,
+        prompt: Any,
+        chosen: ResponseText,
+        rejected: ResponseText,
+        verdict: Verdict,
+        strength: float,
+    ) -> dict[str, Any]:
         """The row of a pair with a winner. ``prompt`` is what ``prompt()`` gave."""
-        pair, wanted = one.pair, self._wanted
-        chosen_id, rejected_id, chosen, rejected = pair.a_id, pair.b_id, one.a, one.b
-        if not verdict.a_wins:
-            chosen_id, rejected_id, chosen, rejected = rejected_id, chosen_id, rejected, chosen
+        wanted = self._wanted
         row = {
             "prompt": prompt,
             "chosen": self.answer(chosen),
@@ -122,7 +131,7 @@ class TrlPreference:
         if "prompt_id" in wanted:
             row["prompt_id"] = pair.prompt_id
         if "response_ids" in wanted:
-            row["chosen_id"], row["rejected_id"] = chosen_id, rejected_id
+            row["chosen_id"], row["rejected_id"] = chosen.id, rejected.id
             row["pair_id"] = pair.pair_id
         return row
 

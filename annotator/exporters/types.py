@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from annotator.exporters.recipe import Verdict
-from annotator.queries.pair_texts import Compared, PromptText, ResponseText
+from annotator.queries.pair_texts import PromptText, ResponseText
+from annotator.queries.pairs import Pair
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ class RowFormat(Protocol):
     def answer(self, response: ResponseText) -> Any: ...
 
     def row(
-        self, one: Compared, prompt: Any, verdict: Verdict, strength: float
+        self,
+        pair: Pair,
+        prompt: Any,
+        chosen: ResponseText,
+        rejected: ResponseText,
+        verdict: Verdict,
+        strength: float,
     ) -> dict[str, Any]: ...
 
     def loading(self, files: dict[str, str]) -> str: ...
