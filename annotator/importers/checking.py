@@ -91,7 +91,7 @@ def check_text(text: str, limit: int) -> None:
 def pairing(row: Row, options: Options) -> list[tuple[int, int]]:
     """Which replies are compared: as the row says, else by the pairing rule."""
     if row.pairs is not None:
-        return list(dict.fromkeys(row.pairs))
+        return row.pairs if len(row.pairs) < 2 else list(dict.fromkeys(row.pairs))
     count = len(row.replies)
     rule = options.pairs
     if rule == "auto":

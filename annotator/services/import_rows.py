@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -91,6 +92,9 @@ class Loader:
         self._raters: dict[str, int] = {}
         self._position = 0
         self._keeps_ids = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"import-{run_id}")
+        self._writing: Future[None] | None = None
+        self._sequences: dict[str, int] = {}
         self._now = datetime.now(UTC).isoformat()
 
     def __enter__(self) -> Self:
@@ -101,6 +105,12 @@ class Loader:
         self._cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtext('touchstone import'), %s)", [self._project.pk]
         )
+        # Looked up once: in the query that draws ids it would be looked up for each of them.
+        for table in TABLES:
+            self._cursor.execute(
+                "SELECT pg_get_serial_sequence(%s, 'id')::regclass::oid", [f"annotator_{table}"]
+            )
+            self._sequences[table] = self._cursor.fetchone()[0]
         self._cursor.execute(
             "SELECT coalesce(max(position), 0) FROM annotator_task WHERE project_id = %s",
             [self._project.pk],
@@ -116,9 +126,11 @@ class Loader:
     ) -> None:
         try:
             if error is None:
+                self._wait()
                 self._finish()
                 self._connection.commit()
         finally:
+            self._writer.shutdown()
             self._connection.close()
         if error is None and self.counts.prompts + self.counts.judgments > ANALYZE_FROM:
             self._analyze()
@@ -144,25 +156,38 @@ class Loader:
 
     def record(self, result: dict[str, Any]) -> None:
         """Keep the run's result in the same transaction as the rows it speaks of."""
+        self._wait()
         self._cursor.execute(
             "UPDATE annotator_run SET result = %s WHERE id = %s",
             [orjson.dumps(result, default=str).decode(), self._run],
         )
 
     def add(self, rows: Sequence[tuple[Row, list[tuple[int, int]]]]) -> None:
-        """Add checked rows with the pairs of replies that each compares."""
+        """Add checked rows with the pairs of replies that each compares.
+
+        Returns while PostgreSQL still takes the rows in: the caller reads on meanwhile.
+        """
         chunk = _Chunk(rows)
+        self._wait()
         self._place_prompts(chunk)
         self._place_responses(chunk)
         self._place_tasks(chunk)
         self._place_votes(chunk)
         self.counts.rows_known += len(chunk.rows) - len(chunk.rows_that_add)
+        self._writing = self._writer.submit(self._write, chunk.lines)
+
+    def _write(self, lines: dict[str, list[str]]) -> None:
         for table in TABLES:
-            lines = chunk.lines[table]
-            if lines:
+            if lines[table]:
                 statement = f"COPY annotator_{table} ({COPIES[table]}) FROM STDIN"
                 with self._cursor.copy(statement) as copy:
-                    copy.write("".join(lines))
+                    copy.write("".join(lines[table]))
+
+    def _wait(self) -> None:
+        """Until the chunk before is in: what follows may meet its rows. Raises its error."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def taken_ids(self, named: Sequence[tuple[str, list[dict[str, Any]]]]) -> set[int]:
         """Places of rows whose id an earlier row of this file gave to another prompt.
@@ -170,6 +195,7 @@ class Loader:
         ``named`` holds (id, messages); an empty id is none. What was seen lies in a temporary
         table, so that memory does not grow with the file.
         """
+        self._wait()
         first: dict[str, bytes] = {}
         prompts = [hashing.of_prompt(messages) for _, messages in named]
         for (name, _), prompt in zip(named, prompts, strict=True):
@@ -195,11 +221,16 @@ class Loader:
             if name and first[name] != prompt
         }
 
-    def _ids(self, table: str, count: int) -> list[int]:
-        self._cursor.execute(
-            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
-            [f"annotator_{table}", count],
-        )
+    def _ids(self, table: str, count: int) -> Sequence[int]:
+        """Fresh ids: a range where nobody else drew in between, which is nearly always."""
+        if not count:
+            return ()
+        drawn = f"SELECT nextval({self._sequences[table]}) AS n FROM generate_series(1, {count})"
+        self._cursor.execute(f"SELECT min(n), max(n) FROM ({drawn}) ids")
+        low, high = self._cursor.fetchone()
+        if high - low + 1 == count:
+            return range(low, high + 1)
+        self._cursor.execute(drawn)
         return [row[0] for row in self._cursor.fetchall()]
 
     def _known(self, query: str, *values: Any) -> list[tuple]:
