@@ -208,7 +208,8 @@ class ParquetRows:
             shutil.copyfileobj(stream, self._spool, 1 << 20)
             self._spool.seek(0, os.SEEK_SET)
         try:
-            self._file = parquet.ParquetFile(self._spool or path)
+            # Buffering ahead would keep every column chunk of the file until the end.
+            self._file = parquet.ParquetFile(self._spool or path, pre_buffer=False)
             metadata = self._file.metadata
             self.total = metadata.num_rows
             groups = (metadata.row_group(at) for at in range(metadata.num_row_groups))
@@ -223,7 +224,7 @@ class ParquetRows:
     def __iter__(self) -> Iterator[Numbered]:
         number = 0
         try:
-            for batch in self._file.iter_batches(batch_size=BATCH_ROWS):
+            for batch in self._file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row

@@ -283,6 +283,27 @@ def test_memory_stays_flat_over_a_long_json_array(tmp_path: Path) -> None:
     assert peak(40_000) < 1.5 * peak(8_000)
 
 
+def test_memory_stays_flat_over_a_long_parquet_file(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [pair(n, note=f"{n} " * 40) for n in range(2000)]
+    path = tmp_path / "long.parquet"
+    table = pyarrow.Table.from_pylist(rows)
+    with parquet.ParquetWriter(path, table.schema) as writer:
+        for _ in range(30):
+            writer.write_table(table)
+    del table
+    pool, most, last = pyarrow.default_memory_pool(), 0, 0
+    before = pool.bytes_allocated()
+    with open_source(path) as source:
+        for number, _ in source.rows:
+            last = number
+            most = max(most, pool.bytes_allocated() - before)
+    assert last == 60_000
+    assert most < 0.1 * 30 * sum(len(json.dumps(row)) for row in rows)
+
+
 # Formats ---------------------------------------------------------------------------------------
 
 
