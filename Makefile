@@ -33,8 +33,8 @@ serve: install ## the web process only, on PORT
 	$(BIN)/python manage.py collectstatic --noinput --verbosity 0
 	BIND=$(HOST):$(PORT) $(BIN)/python -m gunicorn -c annotator/gunicorn_conf.py annotator.wsgi
 
-worker: install ## a worker for every queue, training included
-	$(BIN)/python -m celery -A annotator worker --loglevel=INFO --pool=solo -Q default,llm,gpu
+worker: install ## the workers of all queues, training included
+	$(BIN)/python -m annotator.supervisor
 
 stop: ## stop the embedded PostgreSQL and Redis
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m annotator.embedded stop; fi

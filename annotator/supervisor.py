@@ -83,6 +83,11 @@ def children(*, bind: str) -> list[Child]:
     ]
 
 
+def workers() -> list[Child]:
+    """The children less the web process: what ``make worker`` runs."""
+    return [child for child in children(bind="") if child.name != "web"]
+
+
 def port_is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,3 +141,7 @@ def _stop_all(processes: list[Child]) -> None:
         except subprocess.TimeoutExpired:
             child.signal(signal.SIGKILL)
             child.process.wait()
+
+
+if __name__ == "__main__":
+    run(workers(), say=print, meanwhile=None)

@@ -8,6 +8,8 @@ from django.conf import settings
 from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 from django.http import HttpRequest
 
+IMPORT_ADDRESS: Final = "/imports/new/"
+OTHER_BYTES: Final = 64 * 1024  # of a file sent to any other address, or by nobody
 FLAG: Final = "touchstone.too_large"
 
 
@@ -17,7 +19,7 @@ def was_too_large(request: HttpRequest) -> bool:
 
 
 class UploadQuota(FileUploadHandler):
-    """First of the handlers: what is over ``MAX_UPLOAD_BYTES`` never reaches the disk.
+    """First of the handlers: what is over the limit never reaches the disk.
 
     The rest of the body is read and dropped, so that the page can say why in its answer.
     """
@@ -38,7 +40,13 @@ class UploadQuota(FileUploadHandler):
     def file_complete(self, file_size: int) -> None:
         return None
 
+    def _limit(self) -> int:
+        """The body is read before any view runs, so who sends it decides how much is kept."""
+        user = getattr(self.request, "user", None)
+        invited = self.request.path.endswith(IMPORT_ADDRESS) and user and user.is_authenticated
+        return settings.MAX_UPLOAD_BYTES if invited else OTHER_BYTES
+
     def _check(self, size: int) -> None:
-        if size > settings.MAX_UPLOAD_BYTES:
+        if size > self._limit():
             self.request.META[FLAG] = True
             raise StopUpload(connection_reset=False)

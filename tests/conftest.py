@@ -14,6 +14,9 @@ from redis import Redis
 
 from annotator.celery import app
 
+# Keys of this process in the shared Redis: queues and caches; deleted when it ends.
+PREFIX = f"test-{uuid.uuid4().hex}-"
+
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
@@ -40,7 +43,7 @@ def _own_files(settings: Any, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(settings: Any) -> None:
     """Cache keys of this test only, also in the threads of a live server."""
-    default = {**settings.CACHES["default"], "KEY_PREFIX": f"test-{uuid.uuid4().hex}"}
+    default = {**settings.CACHES["default"], "KEY_PREFIX": f"{PREFIX}{uuid.uuid4().hex}"}
     settings.CACHES = {"default": default}
 
 
@@ -53,14 +56,14 @@ def _static_root() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _own_queue() -> Iterator[None]:
     """Messages of the tests stay away from the workers of a running product."""
-    prefix = f"test-{uuid.uuid4().hex}-"
+    prefix = PREFIX
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
         "global_keyprefix": prefix,
     }
     yield
     with Redis.from_url(django_settings.REDIS_URL) as client:
-        for key in client.scan_iter("test-*"):
+        for key in client.scan_iter(f"{PREFIX}*"):
             client.delete(key)
 
 

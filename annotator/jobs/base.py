@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from django.db import DatabaseError, connection, transaction
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from annotator.celery import app
 from annotator.errors import AppError
@@ -34,8 +36,15 @@ def enqueue(run: Run) -> None:
     transaction.on_commit(lambda: send(run))
 
 
-def send(run: Run) -> None:
-    app.send_task(TASKS[Run.Kind(run.kind)], kwargs={"run_id": run.pk})
+def send(run: Run) -> bool:
+    """Send a run's message. False when Redis is away: every worker's watch sends it then."""
+    try:
+        app.send_task(TASKS[Run.Kind(run.kind)], kwargs={"run_id": run.pk})
+    except (OperationalError, RedisError, OSError):
+        log.warning("run %s: the queue is away; it will be sent again", run.pk, exc_info=True)
+        runs.postpone(run=run)
+        return False
+    return True
 
 
 def worker_name() -> str:
@@ -61,6 +70,9 @@ def perform(run_id: int, work: Callable[[runs.Work], dict[str, Any]]) -> bool:
             except runs.Stopped:
                 pen.canceled()
             except runs.LostRun:
+                raise
+            except KeyboardInterrupt:  # Ctrl-C on a command: nobody else should go on with it
+                pen.canceled()
                 raise
             except Exception as error:  # the boundary: whatever it is, the row says so
                 log.exception("run %s failed", run_id)

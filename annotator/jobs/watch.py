@@ -7,7 +7,7 @@ import threading
 from typing import Any, Final
 
 from celery.signals import worker_ready, worker_shutting_down
-from django.db import DatabaseError, connection
+from django.db import connection
 
 from annotator.jobs import base
 from annotator.services import runs
@@ -31,8 +31,8 @@ def _watch() -> None:
     while not _over.wait(EVERY_SECONDS):
         try:
             look()
-        except (DatabaseError, OSError):
-            log.warning("could not look for dead workers", exc_info=True)
+        except Exception:  # the boundary of a thread that must outlive every fault: logged
+            log.exception("could not look for dead workers")
             connection.close()
     connection.close()
 

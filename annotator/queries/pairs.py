@@ -23,7 +23,7 @@ from annotator.queries.snapshot import current
 Outcome = Literal["a", "b", "tie", "contradiction"]
 Raters = Literal["all", "people", "imported", "named"]
 
-CHUNK: Final = 2_000  # pairs fetched at a time
+CHUNK: Final = 1_000  # pairs fetched at a time
 _cursors = count(1)
 
 

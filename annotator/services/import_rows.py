@@ -7,8 +7,9 @@ at a time per project: an advisory lock, held until the transaction ends.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,11 +22,14 @@ from django.db import connection
 
 from annotator.importers import transcripts
 from annotator.importers.types import Reply, Row
-from annotator.models import Project
+from annotator.models import Project, ProjectSettings, Run
 from annotator.services import hashing
+from annotator.services.queue import IMPORT_LOCK_SQL
+from annotator.services.runs import LostRun
 from annotator.services.splits import splitter
 
 KIND: Final = "pairwise"
+LOCK_POLL: Final = 0.5  # seconds between two looks whether another import has ended
 ANALYZE_FROM: Final = 5_000  # rows; below that autovacuum is soon enough
 TABLES: Final = ("prompt", "response", "task", "judgment", "preference")
 COPIES: Final = {
@@ -81,30 +85,51 @@ class Loader:
     Any exception in the block rolls everything back.
     """
 
-    def __init__(self, *, project: Project, run_id: int, is_simulated: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        project: Project,
+        run: Run,
+        is_simulated: bool = False,
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         self.counts = Counts()
         self._project = project
-        self._run = run_id
+        self._run, self._token = run.pk, run.token
+        self._while_waiting = while_waiting
         self._is_simulated = is_simulated
-        options = project.options
-        self._overlap = options.overlap
-        self._split_of = splitter(shares=options.split, seed=options.split_seed)
         self._raters: dict[str, int] = {}
         self._position = 0
         self._keeps_ids = False
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"import-{run_id}")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"import-{run.pk}")
         self._writing: Future[None] | None = None
         self._sequences: dict[str, int] = {}
         self._now = datetime.now(UTC).isoformat()
 
     def __enter__(self) -> Self:
         self._connection = psycopg.connect(**_plain(connection.get_connection_params()))
+        try:
+            self._prepare()
+        except BaseException:
+            self._writer.shutdown()
+            self._connection.close()
+            raise
+        return self
+
+    def _prepare(self) -> None:
         self._cursor = self._connection.cursor()
         # Deferred checks would pile up in memory until the commit.
         self._cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        while not self._is_first():
+            self._while_waiting()
+            time.sleep(LOCK_POLL)
+        # Read under the lock: from here on nobody changes overlap or split (projects.change).
         self._cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('touchstone import'), %s)", [self._project.pk]
+            "SELECT settings FROM annotator_project WHERE id = %s", [self._project.pk]
         )
+        options = ProjectSettings.model_validate(self._cursor.fetchone()[0])
+        self._overlap = options.overlap
+        self._split_of = splitter(shares=options.split, seed=options.split_seed)
         # Looked up once: in the query that draws ids it would be looked up for each of them.
         for table in TABLES:
             self._cursor.execute(
@@ -116,7 +141,10 @@ class Loader:
             [self._project.pk],
         )
         self._position = self._cursor.fetchone()[0]
-        return self
+
+    def _is_first(self) -> bool:
+        self._cursor.execute(IMPORT_LOCK_SQL, [self._project.pk])
+        return self._cursor.fetchone()[0]
 
     def __exit__(
         self,
@@ -136,6 +164,11 @@ class Loader:
             self._analyze()
 
     def _finish(self) -> None:
+        # By id, as everybody locks raters: see services.queue.
+        self._cursor.execute(
+            "SELECT id FROM annotator_rater WHERE project_id = %s ORDER BY id FOR NO KEY UPDATE",
+            [self._project.pk],
+        )
         for name, added in self.counts.raters.items():
             self._cursor.execute(
                 "UPDATE annotator_rater SET judged = judged + %s WHERE id = %s",
@@ -158,9 +191,11 @@ class Loader:
         """Keep the run's result in the same transaction as the rows it speaks of."""
         self._wait()
         self._cursor.execute(
-            "UPDATE annotator_run SET result = %s WHERE id = %s",
-            [orjson.dumps(result, default=str).decode(), self._run],
+            "UPDATE annotator_run SET result = %s WHERE id = %s AND token = %s",
+            [orjson.dumps(result, default=str).decode(), self._run, self._token],
         )
+        if not self._cursor.rowcount:
+            raise LostRun(f"run {self._run} belongs to another worker")
 
     def add(self, rows: Sequence[tuple[Row, list[tuple[int, int]]]]) -> None:
         """Add checked rows with the pairs of replies that each compares.

@@ -193,7 +193,10 @@ def perform(work: runs.Work) -> dict[str, Any]:
         found = _format(config.get("format", ""), sample, options)
         read = pick(IMPORTERS, found.key)(options, sample)
         with Loader(
-            project=run.project, run_id=run.pk, is_simulated=config.get("simulated", False)
+            project=run.project,
+            run=run,
+            while_waiting=work.check,
+            is_simulated=config.get("simulated", False),
         ) as loader:
             for chunk in _chunks(source, read, options, tally, run, loader):
                 work.check()

@@ -156,6 +156,7 @@ def submit(
     for a verdict that does not fit the task, NotFound for another's assignment.
     """
     with connection.cursor() as cursor:
+        queue.lock_rater(rater.pk)
         cursor.execute(LOCK_SQL, [assignment_id, rater.pk])
         row = cursor.fetchone()
         if row is None:
@@ -194,6 +195,7 @@ def _values(held: _Held, verdict: Verdict, *, rater: Rater, is_counted: bool) ->
 
 
 def _lock_assignment(*, assignment_id: int, rater: Rater) -> Assignment:
+    queue.lock_rater(rater.pk)
     assignment = (
         Assignment.objects.select_for_update(no_key=True)
         .filter(pk=assignment_id, rater=rater)
@@ -252,6 +254,7 @@ def undo(*, rater: Rater, lease_minutes: int) -> Assignment:
     The place stays the rater's. The verdict leaves force at once: its edges are deleted and a
     withdrawal is added to the history. Raises NotFound when there is nothing to undo.
     """
+    queue.lock_rater(rater.pk)
     last = (
         Assignment.objects.filter(
             rater=rater, state__in=[AssignmentState.SUBMITTED, AssignmentState.SKIPPED]

@@ -89,6 +89,11 @@ def change(
     before = project.options
     fresh = options.model_dump()
     changed = [name for name, value in before.model_dump().items() if fresh[name] != value]
+    if {"split", "split_seed", "overlap"} & set(changed) and not queue.hold_imports(project.pk):
+        raise Conflict(
+            "An import is under way; overlap and split wait until it has ended.",
+            advice="Its run page says how far it is.",
+        )
     if {"split", "split_seed"} & set(changed) and has_prompts(project):
         raise Conflict(
             "The split is locked: prompts have been drawn with it.",

@@ -9,8 +9,10 @@ How it stays fast
     is far ahead of the others would walk over every open task already had; the rater's
     low-water mark skips them. A place that becomes free again before a mark moves the mark back.
 
-Lock order is task before rater, and a pick never waits for a task (SKIP LOCKED), so the queue
-cannot deadlock with itself.
+What one rater does is done one after another: claim, submit, skip and reopen begin with that
+rater's advisory lock. Row locks are then taken in the order assignment, tasks by id, raters by
+id; a pick takes the rater first, but never waits for a task (SKIP LOCKED), and the assignment it
+may revive is its rater's own.
 """
 
 from __future__ import annotations
@@ -87,6 +89,9 @@ CLAIM_SQL: Final = f"""
     SELECT id, task_id, shown_order, expires_at, true FROM leased
 """
 
+# Held by the import of a project until it commits; whoever would change what it goes by asks.
+IMPORT_LOCK_SQL: Final = "SELECT pg_try_advisory_xact_lock(hashtext('touchstone import'), %s)"
+
 # The first and the last place in hand-out order, as (priority * -1, position, id).
 TOP: Final = (-(2**31), -(2**63), 0)
 END: Final = (2**31 - 1, 2**63 - 1, 2**63 - 1)
@@ -106,11 +111,14 @@ def claim_next(*, project: Project, rater: Rater) -> Lease | None:
         "minutes": project.options.lease_minutes,
         "seed": secrets.randbits(62),
     }
+    swept = True
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
+            lock_rater(rater.pk)
             mark, claims, overdue = _lock_mark(cursor, values)
             values |= dict(zip(("rank", "position", "task"), mark, strict=True))
-            if not overdue:
+            # A sweep that found nothing to do met a lock: its holder gives the places back.
+            if not (overdue and swept):
                 cursor.execute(CLAIM_SQL, values)
                 row = cursor.fetchone()
                 is_new = row is not None and row[4]
@@ -118,7 +126,22 @@ def claim_next(*, project: Project, rater: Rater) -> Lease | None:
                     _set_mark(cursor, values)
                 return Lease(*row[:4]) if row else None
         # Outside the rater's lock: a sweep locks tasks, and tasks are locked before raters.
-        sweep_expired(project_id=project.pk)
+        swept = sweep_expired(project_id=project.pk) > 0
+
+
+def lock_rater(rater_id: int) -> None:
+    """Wait until nothing else of this rater is under way; held until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('touchstone rater', %s))", [rater_id]
+        )
+
+
+def hold_imports(project_id: int) -> bool:
+    """Keep imports of a project waiting until this transaction ends; False if one is under way."""
+    with connection.cursor() as cursor:
+        cursor.execute(IMPORT_LOCK_SQL, [project_id])
+        return cursor.fetchone()[0]
 
 
 def _lock_mark(cursor: Any, values: dict[str, Any]) -> tuple[tuple[int, int, int], int, bool]:
@@ -198,11 +221,7 @@ def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
             [task_ids],
         )
         rank, position, task_id = min(cursor.fetchall())
-        cursor.execute(
-            "SELECT id FROM annotator_rater WHERE project_id = %s AND kind = 'human'"
-            " ORDER BY id FOR NO KEY UPDATE",
-            [project_id],
-        )
+        _lock_raters(project_id)
         cursor.execute(
             """
             UPDATE annotator_rater
@@ -222,6 +241,16 @@ def give_back_places(*, project_id: int, task_ids: list[int]) -> None:
         )
 
 
+def _lock_raters(project_id: int) -> None:
+    """Lock every person's row, by id: bulk updates of them must not meet in two orders."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM annotator_rater WHERE project_id = %s AND kind = 'human'"
+            " ORDER BY id FOR NO KEY UPDATE",
+            [project_id],
+        )
+
+
 def take_place(*, task_id: int) -> bool:
     """Take a free place of a task for a verdict that came after its lease; False when none."""
     with connection.cursor() as cursor:
@@ -231,11 +260,13 @@ def take_place(*, task_id: int) -> bool:
         return cursor.rowcount == 1
 
 
+@transaction.atomic
 def reset_marks(*, project_id: int) -> None:
     """Forget every low-water mark: after an import, or when priorities or overlap changed.
 
     Touches every rater, also those without a mark: see ``give_back_places``.
     """
+    _lock_raters(project_id)
     Rater.objects.filter(project_id=project_id, kind=Rater.Kind.HUMAN).update(
         mark_priority=None, mark_position=None, mark_task_id=None, claims_since_mark=0
     )

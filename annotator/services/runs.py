@@ -102,13 +102,12 @@ def cancel(*, run: Run, by: User | None) -> None:
     """Stop a run: at once if nobody has begun it, else at its worker's next chunk."""
     now = timezone.now()
     with transaction.atomic():
-        waiting = Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
-            state=RunState.CANCELED, cancel_requested_at=now, finished_at=now
-        )
-        if not waiting:
-            Run.objects.filter(pk=run.pk, state=RunState.RUNNING).update(
-                state=RunState.STOPPING, cancel_requested_at=now
-            )
+        state = Run.objects.select_for_update().values_list("state", flat=True).get(pk=run.pk)
+        mine = Run.objects.filter(pk=run.pk)
+        if state == RunState.QUEUED:
+            mine.update(state=RunState.CANCELED, cancel_requested_at=now, finished_at=now)
+        elif state == RunState.RUNNING:
+            mine.update(state=RunState.STOPPING, cancel_requested_at=now)
         AuditEvent.objects.create(
             project_id=run.project_id, actor=by, verb=f"{run.kind}.cancel", subject=f"run {run.pk}"
         )
@@ -125,6 +124,7 @@ def resume(*, run: Run, by: User | None) -> None:
             finished_at=None,
             error="",
             advice="",
+            attempt=0,  # it counts the deaths of workers since somebody last asked for the run
             heartbeat_at=timezone.now(),
         )
         if not changed:
@@ -169,6 +169,13 @@ def reap() -> list[Run]:
         run.save(update_fields=["heartbeat_at"])
         again.append(run)
     return again
+
+
+def postpone(*, run: Run) -> None:
+    """Leave a queued run to the next look of a worker's watch: its message was not sent."""
+    Run.objects.filter(pk=run.pk, state=RunState.QUEUED).update(
+        heartbeat_at=timezone.now() - RESEND - timedelta(seconds=1)
+    )
 
 
 def _append_log(run: Run, line: str) -> None:

@@ -52,7 +52,7 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
 def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Give the task to someone else, saying why, and go on."""
     rater = raters.for_member(project=access.project, user=request.user)
-    judgments.skip(assignment_id=assignment_id, rater=rater, reason=request.POST.get("reason", ""))
+    judgments.skip(assignment_id=assignment_id, rater=rater, reason=_text(request, "reason"))
     return _next(request, access, rater)
 
 
@@ -93,9 +93,9 @@ def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespo
         assignment_id=assignment_id,
         rater=rater,
         draft={
-            "verdict": request.POST.get("verdict", ""),
+            "verdict": _text(request, "verdict"),
             "both_bad": "both_bad" in request.POST,
-            "why": request.POST.get("why", "")[: judgments.MAX_RATIONALE],
+            "why": _text(request, "why")[: judgments.MAX_RATIONALE],
         },
         lease_minutes=access.project.options.lease_minutes,
     )
@@ -116,6 +116,11 @@ def history(request: HttpRequest, access: Access) -> HttpResponse:
     older = rows[-1].at.isoformat() if len(rows) == PAGE else ""
     context = {"access": access, "rows": rows, "rater": rater, "older": older}
     return render(request, "annotate/history.html", context)
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    """A posted text without what PostgreSQL cannot keep."""
+    return request.POST.get(name, "").replace("\0", "")
 
 
 def _refuse(
