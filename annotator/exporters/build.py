@@ -170,8 +170,11 @@ class _Pass:
     def alike(self) -> frozenset[int]:
         """Prompts whose text another prompt has too, less the one of each kind that is kept."""
         digests = np.frombuffer(self.digests, dtype=np.int64)
-        kinds, counts = np.unique(digests, return_counts=True)
-        shared = np.flatnonzero(np.isin(digests, kinds[counts > 1]))
+        ordered = np.sort(digests)
+        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if not twice.size:
+            return frozenset()
+        shared = np.flatnonzero(np.isin(digests, twice))
         keepers: dict[int, tuple[int, int]] = {}
         entries = [
             (self.digests[place], (self.splits[place], self.prompts[place])) for place in shared

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from annotator.exporters.recipe import Verdict
 from annotator.queries.pair_texts import ResponseText
-from models.intervals import estimate_accuracy
+from models.intervals import estimate_accuracy, wilson
 
 SEED: Final = 0
 
@@ -80,17 +80,20 @@ class Health:
 
     def _share(self, of: array[int], *, equal: int = 0) -> dict[str, Any]:
         """A share of the rows with its 95 % interval; rows of one prompt go together."""
-        prompts = np.frombuffer(self._prompts, np.int64)
+        hits, prompts = np.frombuffer(of, np.int8), np.frombuffer(self._prompts, np.int64)
+        n = len(hits)
         # Each prompt's rows are neighbors, so this tells whether any has two.
-        groups = prompts if (prompts[1:] == prompts[:-1]).any() else None
-        found = estimate_accuracy(np.frombuffer(of, dtype=np.int8), groups, seed=SEED)
-        assert found is not None
-        low, high = found.interval
+        if (prompts[1:] == prompts[:-1]).any():
+            found = estimate_accuracy(hits, prompts, seed=SEED)
+            assert found is not None
+            interval, method = found.interval, found.method
+        else:  # the same interval without the arrays of clusters
+            interval, method = wilson(float(hits.sum()), n), "wilson"
         return {
-            "share": round(found.accuracy, 4),
-            "interval": [round(low, 4), round(high, 4)],
-            "interval_method": found.method,
-            "rows": found.n,
+            "share": round(float(hits.mean()), 4),
+            "interval": [round(end, 4) for end in interval],
+            "interval_method": method,
+            "rows": n,
             "equal": equal,
         }
 
