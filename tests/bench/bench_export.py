@@ -1,6 +1,6 @@
 """Rows per second and peak memory of an export, from PostgreSQL to verified files.
 
-    python -m tests.bench.bench_export [--pairs 1000000] [--keep]
+    python -m tests.bench.bench_export [--full | --pairs N] [--json]
 
 Makes its own database beside the configured one, fills it, and builds each container through
 the same service that a worker calls, each in a process of its own so that peaks do not mix.
@@ -18,7 +18,11 @@ import tempfile
 import time
 from typing import Any, Final
 
-DATABASE: Final = "touchstone_bench_export"
+from tests.bench.database import own_database
+
+DATABASE: Final = "bench_export"
+PAIRS: Final = 200_000
+FULL: Final = 1_000_000
 CONTAINERS: Final = ("jsonl", "parquet", "jsonl.gz")
 SLUG: Final = "bench"
 
@@ -102,7 +106,7 @@ def build(*, container: str) -> dict[str, Any]:
         raise SystemExit(f"{container}: {run.error} {run.log}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
-        "container": container,
+        "case": f"export, {container}",
         "rows": run.result["rows"],
         "seconds": round(seconds, 1),
         "rows_per_second": round(run.result["rows"] / seconds),
@@ -111,68 +115,42 @@ def build(*, container: str) -> dict[str, Any]:
     }
 
 
-def run(*, pairs: int = 1_000_000, keep: bool = False) -> list[dict[str, Any]]:
-    """Figures of every container. The database is dropped afterwards unless ``keep``."""
-    import psycopg
-    from django.conf import settings
-
-    entry = settings.DATABASES["default"]
-    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password"}
-    where = {names[key]: entry[key] for key in names if entry.get(key)}
-    admin = psycopg.connect(**where, dbname=entry["NAME"], autocommit=True)
-    there = admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-    url = psycopg.conninfo.make_conninfo(**where, dbname=DATABASE)
-    with tempfile.TemporaryDirectory() as work:
-        environ = {
-            **os.environ,
-            "DATABASE_URL": url,
-            "REDIS_URL": settings.REDIS_URL,
-            "TOUCHSTONE_WORK": work,
-        }
-
-        def child(*args: str) -> str:
-            command = [sys.executable, "-m", "tests.bench.bench_export", *args]
-            done = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE)
-            return done.stdout.decode()
-
-        if not (keep and there):
-            admin.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
-            admin.execute(f"CREATE DATABASE {DATABASE}")
-            child("--fill", str(pairs))
-        figures = [json.loads(child("--build", container)) for container in CONTAINERS]
-    if not keep:
-        admin.execute(f"DROP DATABASE {DATABASE}")
-    admin.close()
+def run(*, pairs: int) -> list[dict[str, Any]]:
+    """Figures of every container, each built in a process of its own."""
+    with own_database(DATABASE), tempfile.TemporaryDirectory() as work:
+        os.environ["TOUCHSTONE_WORK"] = work
+        fill(pairs=pairs)
+        figures = []
+        for container in CONTAINERS:
+            command = [sys.executable, "-m", "tests.bench.bench_export", "--build", container]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
     return figures
 
 
 def main() -> None:
-    import django
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=1_000_000)
-    parser.add_argument("--keep", action="store_true", help="keep and reuse the filled database")
-    parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="1,000,000 pairs")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--json", action="store_true")
     parser.add_argument("--build", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "annotator.settings")
-    django.setup()
-    if args.fill:
-        from django.core.management import call_command
+    options = parser.parse_args()
+    if options.build:
+        import django
 
-        call_command("migrate", verbosity=0)
-        fill(pairs=args.fill)
-    elif args.build:
-        print(json.dumps(build(container=args.build)))
-    else:
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "annotator.settings")
+        django.setup()
+        print(json.dumps(build(container=options.build)))
+        return
+    rows = run(pairs=FULL if options.full else options.pairs)
+    if options.json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
         print(
-            f"{'container':<10} {'rows':>10} {'seconds':>8} {'rows/s':>8} {'MB':>7} {'peak MiB':>9}"
+            "{case:<20} {rows:>10,} rows {seconds:>6} s {rows_per_second:>8,}/s"
+            " {megabytes:>6,} MB, peak {peak_mib:,} MiB".format(**row)
         )
-        for row in run(pairs=args.pairs, keep=args.keep):
-            print(
-                "{container:<10} {rows:>10,} {seconds:>8} {rows_per_second:>8,}"
-                " {megabytes:>7,} {peak_mib:>9,}".format(**row)
-            )
 
 
 if __name__ == "__main__":
