@@ -64,8 +64,7 @@ def see_through(run: Run, *, work: Callable[[int], object], say: Say) -> Run:
         return _wait(run, work, say, answers=answers)
     except KeyboardInterrupt:
         run.refresh_from_db()
-        if run.is_active and run.worker == base.worker_name():
-            runs.cancel(run=run, by=None)
+        if run.worker == base.worker_name():  # it was done here: base.perform has ended it
             raise CommandError(f"Run {run.pk} is canceled.", returncode=INTERRUPTED) from None
         raise CommandError(f"Run {run.pk} goes on in its worker.", returncode=INTERRUPTED) from None
 

@@ -46,10 +46,11 @@ def pseudonym(rater_id: int) -> str:
 
 
 RATER_VOTES: Final = """
-SELECT rater_id, count(*) FROM annotator_preference
-WHERE project_id = %(project)s AND NOT is_gold
-  AND (%(all_raters)s OR rater_id = ANY(%(raters)s))
-GROUP BY rater_id ORDER BY rater_id
+SELECT v.rater_id, count(*)
+FROM annotator_preference v JOIN annotator_prompt p ON p.id = v.prompt_id
+WHERE v.project_id = %(project)s AND NOT v.is_gold AND p.split = ANY(%(splits)s)
+  AND (%(all_raters)s OR v.rater_id = ANY(%(raters)s))
+GROUP BY v.rater_id ORDER BY v.rater_id
 """
 
 
@@ -59,9 +60,7 @@ def rater_votes(
     """The raters of a selection with their counted votes."""
     ids = rater_ids(project, selection)
     with psycopg.Cursor(connection) as cursor:
-        cursor.execute(
-            RATER_VOTES, {"project": project.pk, "all_raters": ids is None, "raters": ids or []}
-        )
+        cursor.execute(RATER_VOTES, _values(project, selection, ids))
         votes = dict(cursor.fetchall())
     raters = Rater.objects.in_bulk(votes)
     return [
@@ -69,6 +68,15 @@ def rater_votes(
         for pk, count in votes.items()
         if pk in raters
     ]
+
+
+def _values(project: Project, selection: Selection, ids: list[int] | None) -> dict[str, Any]:
+    return {
+        "project": project.pk,
+        "splits": list(selection.splits),
+        "all_raters": ids is None,
+        "raters": ids or [],
+    }
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,13 @@ class Sides:
 
 
 SIDES: Final = """
-SELECT count(*) FILTER (WHERE (shown_order[1] = 0) = (ranks[1] < ranks[2])), count(*)
-FROM annotator_judgment
-WHERE project_id = %(project)s AND is_current AND shown_order IS NOT NULL
-  AND cardinality(ranks) = 2 AND ranks[1] <> ranks[2]
-  AND (%(all_raters)s OR rater_id = ANY(%(raters)s))
+SELECT count(*) FILTER (WHERE (j.shown_order[1] = 0) = (j.ranks[1] < j.ranks[2])), count(*)
+FROM annotator_judgment j
+JOIN annotator_task t ON t.id = j.task_id JOIN annotator_prompt p ON p.id = t.prompt_id
+WHERE j.project_id = %(project)s AND j.is_current AND j.shown_order IS NOT NULL
+  AND NOT t.is_gold AND p.split = ANY(%(splits)s)
+  AND cardinality(j.ranks) = 2 AND j.ranks[1] <> j.ranks[2]
+  AND (%(all_raters)s OR j.rater_id = ANY(%(raters)s))
 """
 
 
@@ -102,9 +112,7 @@ def sides(
     """Whether raters lean to a side; None where nobody was shown anything."""
     ids = rater_ids(project, selection)
     with psycopg.Cursor(connection) as cursor:
-        row = cursor.execute(
-            SIDES, {"project": project.pk, "all_raters": ids is None, "raters": ids or []}
-        ).fetchone()
+        row = cursor.execute(SIDES, _values(project, selection, ids)).fetchone()
     assert row is not None
     return Sides(*row) if row[1] else None
 
@@ -224,7 +232,7 @@ def _count_kinds(project: Project, selection: Selection) -> Kinds:
         cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
         cursor.execute(KINDS.format(counted=sql), values)
         counts = [_kind(*row) for row in cursor.fetchall()]
-        unvoted = {split: count_unvoted(project, [split]) for split in selection.splits}
+        unvoted = count_unvoted(project, selection.splits)
     return Kinds(counts, unvoted, timezone.now())
 
 

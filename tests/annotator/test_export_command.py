@@ -142,7 +142,7 @@ def test_ctrl_c_cancels_what_is_done_here(
     with pytest.raises(CommandError, match="canceled") as caught:
         call_command("export_dataset", project.slug, "--wait")
     assert caught.value.returncode == 130
-    assert Run.objects.get().state == RunState.STOPPING
+    assert Run.objects.get().state == RunState.CANCELED
 
 
 def test_a_run_that_someone_else_does_is_waited_for(project: Project) -> None:

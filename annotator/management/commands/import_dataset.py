@@ -37,6 +37,8 @@ class Command(BaseCommand):
     def handle(self, *, slug: str, file: str, **options: Any) -> None:
         try:
             run = self._run(slug, file, options)
+        except KeyboardInterrupt:
+            raise CommandError("Canceled; nothing was imported.", returncode=130) from None
         except AppError as error:
             raise CommandError(" ".join(filter(None, [error.message, error.advice]))) from error
         if run.state != RunState.DONE:
