@@ -104,7 +104,7 @@ class _Pass:
                 self.add(batch)
                 on_pairs(self.ledger.pairs)
         unvoted = pairs.count_unvoted(project, self.options.splits, connection=connection)
-        self.ledger.drop("no_votes", unvoted)
+        self.ledger.drop("no_votes", sum(unvoted.values()))
         written = {split: self.files[split].close() for split in SPLITS if split in self.files}
         self.built = Built(written, self.form, self.ledger, self.health)
 

@@ -237,19 +237,9 @@ def decided_pairs(
         yield from (pair for pair in chunk if pair.votes >= max(min_votes, 1))
 
 
-def count_unvoted(
-    project: Project, splits: Sequence[str], *, connection: psycopg.Connection | None = None
-) -> int:
-    """Pairs that some task asks about and that nobody has voted on."""
-    raw = connection or current()
-    row = raw.execute(UNVOTED, {"project": project.pk, "splits": list(splits)}).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 UNVOTED: Final = """
-SELECT count(*) FROM (
-    SELECT DISTINCT t.prompt_id, least(a.id, b.id), greatest(a.id, b.id)
+SELECT split, count(*) FROM (
+    SELECT DISTINCT q.split, t.prompt_id, least(a.id, b.id), greatest(a.id, b.id)
     FROM annotator_task t
     JOIN annotator_prompt q ON q.id = t.prompt_id AND q.split = ANY(%(splits)s)
     CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS a (id, place)
@@ -260,5 +250,14 @@ SELECT count(*) FROM (
         WHERE p.project_id = t.project_id AND p.prompt_id = t.prompt_id
           AND p.a_id IN (a.id, b.id) AND p.b_id IN (a.id, b.id)
       )
-) pairs
+) pairs GROUP BY split
 """
+
+
+def count_unvoted(
+    project: Project, splits: Sequence[str], *, connection: psycopg.Connection | None = None
+) -> dict[str, int]:
+    """Pairs that some task asks about and that nobody has voted on, by split."""
+    raw = connection or current()
+    rows = raw.execute(UNVOTED, {"project": project.pk, "splits": list(splits)}).fetchall()
+    return {split: int(count) for split, count in rows}
