@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import gc
 import shutil
-import threading
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Full, Queue
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import psycopg
 
+from annotator.exporters.ahead import ahead
 from annotator.exporters.files import FileFacts, Row, RowFile, open_file
 from annotator.exporters.health import Counted, Health
 from annotator.exporters.recipe import SPLITS, ExportOptions, Ledger, Verdicts
@@ -28,8 +27,6 @@ from annotator.models import Project
 from annotator.queries import pairs
 from annotator.queries.pair_texts import Batch, PromptText, with_texts
 
-T = TypeVar("T")
-AHEAD: Final = 2  # lists of pairs read while others are written
 # Of two prompts that read alike, the one in the split that must stay clean is kept.
 KEEP_FIRST: Final = {"test": 0, "validation": 1, "train": 2}
 
@@ -194,49 +191,3 @@ def no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def ahead(items: Iterator[T], depth: int = AHEAD) -> Iterator[T]:
-    """The same items, read by a thread of its own while the caller works on those before.
-
-    Closing the iterator stops the thread and closes ``items`` in it.
-    """
-    waiting: Queue[tuple[bool, Any]] = Queue(depth)
-    over = threading.Event()
-
-    def put(entry: tuple[bool, Any]) -> bool:
-        while not over.is_set():
-            try:
-                waiting.put(entry, timeout=0.1)
-            except Full:
-                continue
-            return True
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-        except BaseException as error:  # noqa: BLE001 - a thread's boundary: the caller raises it
-            put((False, error))
-        else:
-            put((False, None))
-        finally:
-            if hasattr(items, "close"):
-                items.close()
-
-    reader = threading.Thread(target=read, name="export-reader", daemon=True)
-    reader.start()
-    try:
-        while True:
-            more, value = waiting.get()
-            if more:
-                yield value
-            elif value is None:
-                return
-            else:
-                raise value
-    finally:
-        over.set()
-        reader.join()

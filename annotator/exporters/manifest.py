@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -60,52 +61,67 @@ def checksum(built: Built) -> str:
     return sha256(checksums(built).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class About:
+    """What a version is called, what it was made of and when."""
+
+    project: Project
+    number: int
+    key: str  # of the format
+    options: ExportOptions
+    started: datetime
+    finished: datetime
+
+
 def manifest(
-    *,
-    project: Project,
-    number: int,
-    key: str,
-    options: ExportOptions,
+    about: About,
     built: Built,
+    *,
     raters: Sequence[RaterVotes],
     sides: Sides | None,
     postgres: str,
-    started: datetime,
-    finished: datetime,
 ) -> dict[str, Any]:
     """Everything that is known about a version, ready for JSON."""
-    split = project.options.split
-    votes = sum(rater.votes for rater in raters)
-    simulated = sum(rater.votes for rater in raters if rater.is_simulated)
     counts = built.ledger.as_dict()
     return {
         "schema": SCHEMA,
-        "name": f"{project.slug} v{number}",
-        "project": project.slug,
-        "version": number,
-        "format": key,
+        "name": f"{about.project.slug} v{about.number}",
+        "project": about.project.slug,
+        "version": about.number,
+        "format": about.key,
         "style": built.format.style,
         "rendering": built.format.rendering,
         "columns": list(built.format.columns),
         "counts": counts,
         "reasons": {reason: REASONS[reason] for reason in counts["dropped"]},
         "policy": POLICY,
-        "options": options.model_dump(mode="json"),
-        "split": {
-            "drawn_from": "the hash of the prompt, so that no prompt is in two files",
-            "seed": project.options.split_seed,
-            "shares": split.model_dump(),
-        },
-        "votes": votes,
-        "simulated_votes": simulated,
-        "is_simulated": project.is_simulated or simulated > 0,
-        "raters": [rater.as_dict() for rater in raters],
+        "options": about.options.model_dump(mode="json"),
+        "split": _split(about.project),
+        **_votes(about.project, raters),
         "health": built.health.as_dict() | {"shown_first_wins": sides and sides.as_dict()},
         "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
         "checksum": checksum(built),
         "software": software() | {"postgresql": postgres},
-        "started_at": started.isoformat(),
-        "finished_at": finished.isoformat(),
+        "started_at": about.started.isoformat(),
+        "finished_at": about.finished.isoformat(),
+    }
+
+
+def _split(project: Project) -> dict[str, Any]:
+    return {
+        "drawn_from": "the hash of the prompt, so that no prompt is in two files",
+        "seed": project.options.split_seed,
+        "shares": project.options.split.model_dump(),
+    }
+
+
+def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:
+    simulated = sum(rater.votes for rater in raters if rater.is_simulated)
+    return {
+        "votes": sum(rater.votes for rater in raters),
+        "simulated_votes": simulated,
+        "is_simulated": project.is_simulated or simulated > 0,
+        "raters": [rater.as_dict() for rater in raters],
     }
 
 

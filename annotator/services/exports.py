@@ -21,11 +21,11 @@ from typing import Any, Final
 import orjson
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import Max
 from django.utils import timezone
 from pydantic import ValidationError
 
-from annotator.errors import Gone, Invalid, MethodFailed
+from annotator.errors import Invalid, MethodFailed
 from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build
@@ -36,12 +36,11 @@ from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import rater_ids
 from annotator.queries.snapshot import snapshot
-from annotator.services import runs
+from annotator.services import deliveries, runs
 from rubrics.registry import UnknownMethod, find
 
 CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
 FOLDER: Final = "dataset"  # of a finished version, in its run's folder
-PREVIEW: Final = "preview.json"
 PREVIEW_CHARACTERS: Final = 400
 
 
@@ -194,7 +193,7 @@ def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
                 advice="Nothing was published. Check the disk, then resume the run.",
             ) from error
         preview += [{"split": split, "turns": _turns(row)} | _short(row) for row in first]
-    write_text(folder / PREVIEW, orjson.dumps(preview).decode())
+    write_text(folder / deliveries.PREVIEW, orjson.dumps(preview).decode())
 
 
 def _turns(row: Row) -> int:
@@ -218,43 +217,30 @@ def _short_value(value: Any) -> Any:
 
 
 def _publish(
-    folder: Path,
-    work: runs.Work,
-    options: ExportOptions,
-    built: Built,
-    found: _Found,
+    folder: Path, work: runs.Work, options: ExportOptions, built: Built, found: _Found
 ) -> DatasetVersion:
+    """Make the folder the version's: described, renamed and recorded in one transaction."""
     run = work.run
     final = run.folder / FOLDER
     with transaction.atomic():
         # Holds the run's row to the end: from here on no other worker can take it over.
         work.heartbeat()
         project = Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
-        last = project.dataset_versions.aggregate(last=Max("number"))["last"]
-        facts = manifests.manifest(
-            project=project,
-            number=(last or 0) + 1,
-            key=run.config["format"],
-            options=options,
-            built=built,
-            raters=found.raters,
-            sides=found.sides,
-            postgres=found.postgres,
-            started=found.started,
-            finished=timezone.now(),
+        last = project.dataset_versions.aggregate(last=Max("number"))["last"] or 0
+        about = manifests.About(
+            project, last + 1, run.config["format"], options, found.started, timezone.now()
         )
-        pretty = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        write_text(folder / manifests.MANIFEST, pretty.decode())
-        write_text(folder / manifests.CARD, manifests.card(facts, built))
-        write_text(folder / manifests.CHECKSUMS, manifests.checksums(built))
-        sync_folder(folder)
+        facts = manifests.manifest(
+            about, built, raters=found.raters, sides=found.sides, postgres=found.postgres
+        )
+        _describe(folder, facts, built)
         os.rename(folder, final)
         sync_folder(run.folder)
         version = DatasetVersion.objects.create(
             project=project,
             run=run,
-            number=facts["version"],
-            format=facts["format"],
+            number=about.number,
+            format=about.key,
             recipe=facts["options"],
             manifest=facts,
             files=facts["files"],
@@ -262,14 +248,27 @@ def _publish(
             rows=facts["counts"]["out"],
             checksum=facts["checksum"],
         )
-        AuditEvent.objects.create(
-            project=project,
-            actor=run.created_by,
-            verb="dataset.build",
-            subject=str(version),
-            data={"rows": version.rows, "checksum": version.checksum},
-        )
+        _record_build(version, by=run.created_by)
     return version
+
+
+def _describe(folder: Path, facts: dict[str, Any], built: Built) -> None:
+    """Put manifest, card and checksums beside the data; everything is on disk afterwards."""
+    pretty = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    write_text(folder / manifests.MANIFEST, pretty.decode())
+    write_text(folder / manifests.CARD, manifests.card(facts, built))
+    write_text(folder / manifests.CHECKSUMS, manifests.checksums(built))
+    sync_folder(folder)
+
+
+def _record_build(version: DatasetVersion, *, by: User | None) -> None:
+    AuditEvent.objects.create(
+        project_id=version.project_id,
+        actor=by,
+        verb="dataset.build",
+        subject=str(version),
+        data={"rows": version.rows, "checksum": version.checksum},
+    )
 
 
 @contextmanager
@@ -294,96 +293,3 @@ def result_of(version: DatasetVersion) -> dict[str, Any]:
         "dropped": version.manifest["counts"]["dropped"],
         "checksum": version.checksum,
     }
-
-
-# Delivery --------------------------------------------------------------------------------------
-
-
-def folder_of(version: DatasetVersion) -> Path:
-    return Path(settings.WORK_ROOT) / version.folder
-
-
-def file_names(version: DatasetVersion) -> list[str]:
-    """Everything a version offers, data first."""
-    return [*(entry["name"] for entry in version.files), *manifests.EXTRAS]
-
-
-def path_of(version: DatasetVersion, name: str) -> Path:
-    """Where one file of a version lies. Raises Gone where it is not, or not on the disk."""
-    path = folder_of(version) / name
-    if name not in file_names(version) or not path.is_file():
-        raise Gone(f"{version} has no file {name}.")
-    return path
-
-
-def tag_of(version: DatasetVersion, name: str) -> str:
-    """What changes whenever a file does; of data files the SHA-256."""
-    known = {entry["name"]: entry["sha256"] for entry in version.files}
-    return known.get(name, f"{version.checksum}-{name}")
-
-
-def preview_of(version: DatasetVersion) -> list[Row]:
-    """The first rows of every file, texts cut short; empty where the files are gone."""
-    try:
-        rows: list[Row] = orjson.loads((folder_of(version) / PREVIEW).read_bytes())
-    except FileNotFoundError:
-        return []
-    return rows
-
-
-def record_download(
-    *, version: DatasetVersion, name: str, by: User, span: tuple[int, int] | None
-) -> None:
-    """Note who took what. ``span`` is the part asked for, (first, last) byte, or None for all."""
-    with transaction.atomic():
-        if span is None or span[0] == 0:
-            DatasetVersion.objects.filter(pk=version.pk).update(downloads=F("downloads") + 1)
-        AuditEvent.objects.create(
-            project_id=version.project_id,
-            actor=by,
-            verb="dataset.download",
-            subject=str(version),
-            data={"file": name} | ({"bytes": list(span)} if span else {}),
-        )
-
-
-def deliver(version: DatasetVersion, target: Path) -> list[Path]:
-    """Copy all files of a version to a folder; the data files' paths, in the order of splits.
-
-    A folder that is not there appears whole. In one that is, files are replaced one by one, the
-    manifest last, and data files that an earlier delivery left there are removed. Copies, not
-    links: what is done to them must not reach the version.
-    """
-    names = file_names(version)
-    target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        for name in names:
-            shutil.copyfile(path_of(version, name), fresh / name)
-        if target.exists():
-            _replace_files(fresh, target, names)
-        else:
-            os.rename(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return [target / entry["name"] for entry in version.files]
-
-
-def _replace_files(fresh: Path, target: Path, names: list[str]) -> None:
-    stale = _delivered(target) - set(names)
-    for name in sorted(names, key=lambda name: name == manifests.MANIFEST):
-        os.replace(fresh / name, target / name)
-    for name in stale:
-        (target / name).unlink(missing_ok=True)
-
-
-def _delivered(folder: Path) -> set[str]:
-    """Data files that the manifest in a folder speaks of."""
-    try:
-        facts = orjson.loads((folder / manifests.MANIFEST).read_bytes())
-        return {str(entry["name"]) for entry in facts["files"] if "/" not in str(entry["name"])}
-    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
-        return set()

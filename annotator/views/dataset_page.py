@@ -15,7 +15,7 @@ from annotator.exporters.preview import RULES, Preview, Step
 from annotator.exporters.recipe import REASONS
 from annotator.forms.exports import ExportForm
 from annotator.models import DatasetVersion
-from annotator.services import exports
+from annotator.services import deliveries
 
 BAR_WIDTH: Final = 200
 PREVIEW_ROWS: Final = 2
@@ -110,7 +110,7 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
         options=_options(version.format, facts["options"]),
         preview=_preview(preview),
         loader="parquet" if container == "parquet" else "json",
-        are_files_there=exports.folder_of(version).is_dir(),
+        are_files_there=deliveries.folder_of(version).is_dir(),
     )
 
 

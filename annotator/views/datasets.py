@@ -20,7 +20,7 @@ from annotator.jobs import base
 from annotator.models import DatasetVersion, Role, Run
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import Selection
-from annotator.services import exports, tokens
+from annotator.services import deliveries, exports, tokens
 from annotator.views import dataset_page, ranges
 from annotator.views.helpers import Access, page_after, project_page
 
@@ -99,7 +99,7 @@ def _show_form(
 ) -> HttpResponse:
     rules = dataset_page.rules(form, found)
     context = {"access": access, "form": form, "found": found, "rules": rules, **more}
-    name = "datasets/export.html#counts" if request.htmx else "datasets/export.html"
+    name = "datasets/counts.html" if request.htmx else "datasets/export.html"
     return render(request, name, context, status=status)
 
 
@@ -111,7 +111,7 @@ def dataset(request: HttpRequest, access: Access, number: int) -> HttpResponse:
         "access": access,
         "version": version,
         "facts": version.manifest,
-        "shown": dataset_page.shown(version, preview=exports.preview_of(version)),
+        "shown": dataset_page.shown(version, preview=deliveries.preview_of(version)),
         "address": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "datasets/dataset.html", context)
@@ -147,14 +147,14 @@ def token_or_session(view: Callable[..., HttpResponseBase]) -> Callable[..., Htt
 def download(request: HttpRequest, access: Access, number: int, name: str) -> HttpResponseBase:
     """One file, or a range of it. Who took what is written to the audit."""
     version = _find(access, number)
-    path = exports.path_of(version, name)
-    size, etag = path.stat().st_size, f'"{exports.tag_of(version, name)}"'
+    path = deliveries.path_of(version, name)
+    size, etag = path.stat().st_size, f'"{deliveries.tag_of(version, name)}"'
     try:
         span = ranges.span_of(request, size, etag)
     except ranges.Unsatisfiable:
         return ranges.refuse(size)
     if request.method == "GET":
-        exports.record_download(version=version, name=name, by=request.user, span=span)
+        deliveries.record_download(version=version, name=name, by=request.user, span=span)
     return ranges.send(
         path,
         span=span,

@@ -17,7 +17,7 @@ from annotator.exporters.trl import Options
 from annotator.models import AuditEvent, DatasetVersion, Project, Role, Run
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import Selection
-from annotator.services import exports, tokens
+from annotator.services import deliveries, tokens
 from annotator.views.ranges import Unsatisfiable, asked_range
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
@@ -211,9 +211,9 @@ def test_a_version_shows_its_counts_and_escapes_its_texts() -> None:
 
 def test_a_version_whose_files_are_gone_still_shows_and_says_so(project: Project) -> None:
     version = version_of(project)
-    for path in exports.folder_of(version).iterdir():
+    for path in deliveries.folder_of(version).iterdir():
         path.unlink()
-    exports.folder_of(version).rmdir()
+    deliveries.folder_of(version).rmdir()
     client = signed_in(project)
     assert b"no longer on the server" in client.get(url("dataset", project, number=1)).content
     gone = client.get(url("dataset_download", project, number=1, name="train.jsonl"))
@@ -235,7 +235,7 @@ def body(response: Any) -> bytes:
 
 def test_a_download_is_the_file_and_is_written_to_the_audit(project: Project) -> None:
     version = version_of(project)
-    whole = exports.path_of(version, "train.jsonl").read_bytes()
+    whole = deliveries.path_of(version, "train.jsonl").read_bytes()
     client = signed_in(project)
     address = url("dataset_download", project, number=1, name="train.jsonl")
     response = client.get(address)
@@ -252,12 +252,12 @@ def test_a_download_is_the_file_and_is_written_to_the_audit(project: Project) ->
     assert DatasetVersion.objects.get().downloads == 1
     for name in ("manifest.json", "README.md", "SHA256SUMS"):
         found = client.get(url("dataset_download", project, number=1, name=name))
-        assert body(found) == exports.path_of(version, name).read_bytes()
+        assert body(found) == deliveries.path_of(version, name).read_bytes()
 
 
 def test_head_says_the_size_and_counts_as_no_download(project: Project) -> None:
     version = version_of(project)
-    size = exports.path_of(version, "train.jsonl").stat().st_size
+    size = deliveries.path_of(version, "train.jsonl").stat().st_size
     address = url("dataset_download", project, number=1, name="train.jsonl")
     response = signed_in(project).head(address)
     assert (response["Content-Length"], body(response)) == (str(size), b"")
@@ -279,7 +279,7 @@ def test_a_personal_token_downloads_and_a_bad_one_does_not(project: Project) -> 
     _, secret = tokens.create(user=owner, name="laptop")
     address = url("dataset_download", project, number=1, name="train.jsonl")
     response = Client().get(address, headers={"Authorization": f"Bearer {secret}"})
-    assert body(response) == exports.path_of(version, "train.jsonl").read_bytes()
+    assert body(response) == deliveries.path_of(version, "train.jsonl").read_bytes()
     assert AuditEvent.objects.get(verb="dataset.download").actor == owner
     assert Client().get(address, headers={"Authorization": "Bearer no"}).status_code == 401
     _, other = tokens.create(user=factories.user(), name="laptop")
@@ -289,7 +289,7 @@ def test_a_personal_token_downloads_and_a_bad_one_does_not(project: Project) -> 
 
 def test_a_broken_download_goes_on_with_the_same_bytes(project: Project) -> None:
     version = version_of(project)
-    whole = exports.path_of(version, "train.jsonl").read_bytes()
+    whole = deliveries.path_of(version, "train.jsonl").read_bytes()
     client = signed_in(project)
     address = url("dataset_download", project, number=1, name="train.jsonl")
     etag = client.head(address)["ETag"]

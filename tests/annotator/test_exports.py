@@ -27,7 +27,7 @@ from annotator.models import (
     Run,
     RunState,
 )
-from annotator.services import exports, runs
+from annotator.services import deliveries, exports, runs
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
 
@@ -62,7 +62,7 @@ def rows_of(version: DatasetVersion) -> dict[str, list[dict[str, Any]]]:
     """Rows by split, read from the files alone."""
     found = {}
     for entry in version.files:
-        path = exports.path_of(version, entry["name"])
+        path = deliveries.path_of(version, entry["name"])
         if path.suffix == ".parquet":
             found[entry["split"]] = parquet.read_table(path).to_pylist()
         else:
@@ -364,7 +364,7 @@ def test_the_bundle_describes_and_checks_itself() -> None:
     (robot,) = raters(project, 1, Rater.Kind.JUDGE, is_simulated=True)
     judged_pair(project, [1, 1, -1], by=[*people, robot], texts=("longer text", "short"))
     version = version_of(project)
-    facts = orjson.loads(exports.path_of(version, "manifest.json").read_bytes())
+    facts = orjson.loads(deliveries.path_of(version, "manifest.json").read_bytes())
     assert facts == version.manifest
     assert facts["votes"] == 3
     assert facts["simulated_votes"] == 1
@@ -376,10 +376,10 @@ def test_the_bundle_describes_and_checks_itself() -> None:
     ids = {rater["id"] for rater in facts["raters"]}
     assert len(ids) == 3
     assert not any(person.name in str(facts) for person in people), "names stay here"
-    sums = exports.path_of(version, "SHA256SUMS").read_text()
-    data = exports.path_of(version, "train.jsonl").read_bytes()
+    sums = deliveries.path_of(version, "SHA256SUMS").read_text()
+    data = deliveries.path_of(version, "train.jsonl").read_bytes()
     assert sums == f"{hashlib.sha256(data).hexdigest()}  train.jsonl\n"
-    card = exports.path_of(version, "README.md").read_text()
+    card = deliveries.path_of(version, "README.md").read_text()
     assert "Simulated" in card
     assert 'load_dataset("json", data_files={"train": "train.jsonl"})' in card
 
@@ -524,12 +524,12 @@ def test_a_delivery_replaces_what_an_earlier_one_left(tmp_path: Path) -> None:
         )
     target = tmp_path / "deep" / "out"
     both = version_of(project)
-    paths = exports.deliver(both, target)
+    paths = deliveries.deliver(both, target)
     assert [path.name for path in paths] == ["train.jsonl", "test.jsonl"]
     (target / "mine.txt").write_text("keep")
     (target / "train.jsonl").write_text("changed")
     assert rows_of(both)["train"], "the version does not share its bytes with the copy"
-    exports.deliver(version_of(project, splits=["train"], container="parquet"), target)
+    deliveries.deliver(version_of(project, splits=["train"], container="parquet"), target)
     assert sorted(path.name for path in target.iterdir()) == [
         "README.md", "SHA256SUMS", "manifest.json", "mine.txt", "train.parquet",
     ]  # fmt: skip

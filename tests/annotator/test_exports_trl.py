@@ -14,7 +14,7 @@ import pytest
 from django.core.management import call_command
 
 from annotator.models import Project
-from annotator.services import exports
+from annotator.services import deliveries
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters
 from tests.annotator.test_exports import HOSTILE, chat, rows_of, version_of
@@ -143,7 +143,7 @@ def trained_two_steps(version: Any, tiny: Any, folder: Path) -> tuple[Any, Any]:
 
     kind = "parquet" if version.recipe["container"] == "parquet" else "json"
     files = {
-        entry["split"]: str(exports.path_of(version, entry["name"])) for entry in version.files
+        entry["split"]: str(deliveries.path_of(version, entry["name"])) for entry in version.files
     }
     loaded = load_dataset(kind, data_files=files, cache_dir=str(folder / "cache"))
     assert {split: len(rows) for split, rows in loaded.items()} == {

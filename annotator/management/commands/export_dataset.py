@@ -20,7 +20,7 @@ from annotator.jobs.exports import export
 from annotator.management import options as given
 from annotator.management import waiting
 from annotator.models import DatasetVersion, Project, Run
-from annotator.services import exports
+from annotator.services import deliveries, exports
 
 
 class Command(BaseCommand):
@@ -66,9 +66,9 @@ class Command(BaseCommand):
 
     def _show(self, run: Run, out: Path | None, options: dict[str, Any]) -> None:
         version = DatasetVersion.objects.select_related("project").get(run=run)
-        folder = out.resolve() if out else exports.folder_of(version)
+        folder = out.resolve() if out else deliveries.folder_of(version)
         if out:
-            exports.deliver(version, out)
+            deliveries.deliver(version, out)
         counts = version.manifest["counts"]
         result = {
             "version": version.number,

@@ -1,0 +1,109 @@
+"""Handing out the files of a dataset version: paths, copies, and who took what."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+
+from annotator.errors import Gone
+from annotator.exporters import manifest as manifests
+from annotator.models import AuditEvent, DatasetVersion, User
+
+PREVIEW: Final = "preview.json"  # written by the build, for the page
+
+
+def folder_of(version: DatasetVersion) -> Path:
+    return Path(settings.WORK_ROOT) / version.folder
+
+
+def file_names(version: DatasetVersion) -> list[str]:
+    """Everything a version offers, data first."""
+    return [*(entry["name"] for entry in version.files), *manifests.EXTRAS]
+
+
+def path_of(version: DatasetVersion, name: str) -> Path:
+    """Where one file of a version lies. Raises Gone where it is not, or not on the disk."""
+    path = folder_of(version) / name
+    if name not in file_names(version) or not path.is_file():
+        raise Gone(f"{version} has no file {name}.")
+    return path
+
+
+def tag_of(version: DatasetVersion, name: str) -> str:
+    """What changes whenever a file does; of data files the SHA-256."""
+    known = {entry["name"]: entry["sha256"] for entry in version.files}
+    return known.get(name, f"{version.checksum}-{name}")
+
+
+def preview_of(version: DatasetVersion) -> list[dict[str, Any]]:
+    """The first rows of every file, texts cut short; empty where the files are gone."""
+    try:
+        rows: list[dict[str, Any]] = orjson.loads((folder_of(version) / PREVIEW).read_bytes())
+    except FileNotFoundError:
+        return []
+    return rows
+
+
+def record_download(
+    *, version: DatasetVersion, name: str, by: User, span: tuple[int, int] | None
+) -> None:
+    """Note who took what. ``span`` is the part asked for, (first, last) byte, or None for all."""
+    with transaction.atomic():
+        if span is None or span[0] == 0:
+            DatasetVersion.objects.filter(pk=version.pk).update(downloads=F("downloads") + 1)
+        AuditEvent.objects.create(
+            project_id=version.project_id,
+            actor=by,
+            verb="dataset.download",
+            subject=str(version),
+            data={"file": name} | ({"bytes": list(span)} if span else {}),
+        )
+
+
+def deliver(version: DatasetVersion, target: Path) -> list[Path]:
+    """Copy all files of a version to a folder; the data files' paths, in the order of splits.
+
+    A folder that is not there appears whole. In one that is, files are replaced one by one, the
+    manifest last, and data files that an earlier delivery left there are removed. Copies, not
+    links: what is done to them must not reach the version.
+    """
+    names = file_names(version)
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        for name in names:
+            shutil.copyfile(path_of(version, name), fresh / name)
+        if target.exists():
+            _replace_files(fresh, target, names)
+        else:
+            os.rename(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return [target / entry["name"] for entry in version.files]
+
+
+def _replace_files(fresh: Path, target: Path, names: list[str]) -> None:
+    stale = _delivered(target) - set(names)
+    for name in sorted(names, key=lambda name: name == manifests.MANIFEST):
+        os.replace(fresh / name, target / name)
+    for name in stale:
+        (target / name).unlink(missing_ok=True)
+
+
+def _delivered(folder: Path) -> set[str]:
+    """Data files that the manifest in a folder speaks of."""
+    try:
+        facts = orjson.loads((folder / manifests.MANIFEST).read_bytes())
+        return {str(entry["name"]) for entry in facts["files"] if "/" not in str(entry["name"])}
+    except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+        return set()
