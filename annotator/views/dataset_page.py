@@ -173,7 +173,7 @@ def _written(value: Any) -> str:
 def _preview_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "split": row["split"],
-        "turns": row["turns"],
+        "turns": row.get("turns", 1),
         "votes": row.get("votes"),
         **{name: _last_text(row[name]) for name in ("prompt", "chosen", "rejected")},
     }

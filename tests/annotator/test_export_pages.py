@@ -146,6 +146,21 @@ def test_counts_are_kept_for_a_while_so_that_a_change_costs_no_walk(
     assert text_of(page, "rows-out") == "4", "a page opened anew shows what is known"
 
 
+def test_counting_that_takes_too_long_says_so_and_is_not_tried_again_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "TIMEOUT_MS", 50)
+    monkeypatch.setattr(
+        queries, "KINDS", "SELECT 'train', 1, 0, 0, 0, false, 1 FROM pg_sleep(5) /* {counted} */"
+    )
+    client = signed_in(project)
+    for _ in range(2):
+        html = client.get(url("export", project), DEFAULTS, headers=HTMX).content
+        assert "Too many votes" in text_of(html, "counted")
+        monkeypatch.setattr(queries, "KINDS", "nothing that PostgreSQL would run")
+    assert client.post(url("export", project), DEFAULTS).status_code == 302, "it can be built"
+
+
 def test_the_form_without_a_script_counts_and_builds(project: Project) -> None:
     client = signed_in(project)
     page = client.get(url("export", project))
