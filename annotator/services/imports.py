@@ -25,6 +25,7 @@ from annotator.importers.readers import Culprit
 from annotator.importers.sources import Source, open_source
 from annotator.importers.types import FIELDS, BadRow, Options, Row
 from annotator.models import AuditEvent, ImportIssue, Project, Run, User
+from annotator.queries import figures
 from annotator.services import hashing, runs
 from annotator.services.import_rows import Loader
 from annotator.services.splits import splitter
@@ -205,6 +206,8 @@ def perform(work: runs.Work) -> dict[str, Any]:
             _refuse_if_bad(tally, strict=config.get("strict", False))
             result = _result(source, found, sample, options, tally, loader, run, began)
             loader.record(result)
+    for name in ("figures", "readiness"):  # pages shown right after count again
+        figures.forget(run.project_id, name)
     AuditEvent.objects.create(
         project=run.project,
         actor=run.created_by,

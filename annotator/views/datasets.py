@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_safe
 
@@ -20,9 +18,9 @@ from annotator.jobs import base
 from annotator.models import DatasetVersion, Role, Run
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import Selection
-from annotator.services import deliveries, exports, tokens
+from annotator.services import deliveries, exports
 from annotator.views import dataset_page, ranges
-from annotator.views.helpers import Access, page_after, project_page
+from annotator.views.helpers import Access, page_after, project_page, token_or_session
 
 
 @project_page(Role.OWNER)
@@ -122,23 +120,6 @@ def _find(access: Access, number: int) -> DatasetVersion:
     if version is None:
         raise Http404("no such dataset in this project")
     return version
-
-
-def token_or_session(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Let a personal token stand in for a session, so that ``curl`` needs no cookies."""
-
-    @wraps(view)
-    def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            user = tokens.user_of(secret.strip())
-            if user is None:
-                return JsonResponse({"detail": "Unauthorized"}, status=401)
-            request.user = user
-        return view(request, **kwargs)
-
-    wrapped.at_least = view.at_least
-    return wrapped
 
 
 @token_or_session

@@ -15,7 +15,7 @@ from annotator.queries import rewards as queries
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
 from annotator.services import archives, backbones, training
 from annotator.views import reward_charts
-from annotator.views.helpers import Access, page_after, project_page
+from annotator.views.helpers import Access, page_after, project_page, token_or_session
 
 
 @project_page(Role.OWNER)
@@ -83,6 +83,7 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
     return render(request, "rewards/model.html", context)
 
 
+@token_or_session
 @project_page(Role.OWNER)
 @require_GET
 def artifact(request: HttpRequest, access: Access, number: int) -> HttpResponse:

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    sync_playwright,
+)
 
 from annotator.models import User
 from tests.serving import session_cookie
@@ -67,7 +73,7 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
         page.on(
             "console",
-            lambda said: problems.append(said.text) if said.type == "error" else None,
+            lambda said: _note_error(said, problems),
         )
         page.on("dialog", lambda dialog: (problems.append("a dialog opened"), dialog.dismiss()))
         page.on("request", lambda request: _note_foreign(request.url, live_server.url, problems))
@@ -79,6 +85,15 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
     for context in contexts:
         context.close()
     assert problems == []
+
+
+# htmx reports the draft that a save aborts; anything else it says is a fault.
+ABORTED = ("htmx:afterRequest", "htmx:sendAbort")
+
+
+def _note_error(said: ConsoleMessage, problems: list[str]) -> None:
+    if said.type == "error" and not said.text.startswith(ABORTED):
+        problems.append(said.text)
 
 
 def _note_foreign(url: str, home: str, problems: list[str]) -> None:

@@ -128,6 +128,9 @@ def test_single_keys_can_be_switched_off(open_page: OpenPage) -> None:
     page = open_page(person, desk_of(project))
     page.keyboard.press("1")
     expect(page.locator("[name=verdict]:checked")).to_have_count(0)
+    page.get_by_label("A better").check()
+    page.keyboard.press("Enter")
+    assert saved(page, 1).strength == 1, "Enter is no single-character key: it always saves"
 
 
 def test_modified_keys_and_keys_on_buttons_are_left_alone(open_page: OpenPage) -> None:
@@ -154,6 +157,32 @@ def test_draft_is_kept_and_comes_back(open_page: OpenPage) -> None:
     page.reload()
     expect(page.locator("#why")).to_have_value("not finished")
     expect(page.locator("[name=verdict][value=b1]")).to_be_checked()
+
+
+def test_save_is_not_lost_to_a_draft_under_way(open_page: OpenPage) -> None:
+    """On a slow network the draft of a choice is still being sent when Enter follows."""
+    project, person = world()
+    page = open_page(person, desk_of(project))
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
+    with page.expect_request("**/draft/"):
+        page.keyboard.press("4")
+    page.keyboard.press("Enter")
+    assert saved(page, 1).strength == 1
+
+
+def test_control_enter_saves_from_the_reason(open_page: OpenPage) -> None:
+    project, person = world(rationale="required")
+    page = open_page(person, desk_of(project))
+    page.keyboard.press("1")
+    page.keyboard.press("w")
+    page.keyboard.type("right")
+    page.keyboard.press("Control+Enter")
+    assert saved(page, 1).rationale == "right"
 
 
 def test_enter_without_a_verdict_says_so(open_page: OpenPage) -> None:
@@ -244,7 +273,7 @@ def test_phone_never_scrolls_sideways(open_page: OpenPage, scheme: str) -> None:
     wide = "| a | b | c |\n|---|---|---|\n" + "| " + " | ".join(["word" * 20] * 3) + " |\n"
     code = "```python\n" + "x = '" + "y" * 300 + "'\n```"
     factories.pairwise_task(project, texts=(wide, code))
-    person = factories.member(project)
+    person = factories.member(project, name="Annabelle Longname-Annotator")
     page = open_page(
         person, desk_of(project), viewport={"width": 420, "height": 800}, color_scheme=scheme
     )

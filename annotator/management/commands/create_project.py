@@ -13,6 +13,8 @@ from annotator.errors import AppError
 from annotator.models import Project, ProjectSettings, User
 from annotator.services import projects
 
+NO_OWNER = "It has no owner yet: add one on the operator pages, or by --owner."
+
 
 class Command(BaseCommand):
     help = (
@@ -68,10 +70,12 @@ class Command(BaseCommand):
                 "overlap": project.options.overlap,
                 "owner": owner.email if owner else None,
             }
+            if owner is None:
+                self.stderr.write(NO_OWNER)
             self.stdout.write(json.dumps(report))
             return
         self.stdout.write(f"Created {project.slug} ({project.name}).")
         if owner is None:
-            self.stdout.write("It has no owner yet: add one on the operator pages, or by --owner.")
+            self.stdout.write(NO_OWNER)
         else:
             self.stdout.write(f"Its owner is {owner.email}.")
