@@ -61,7 +61,7 @@ def test_modules_stay_short(package: str) -> None:
 BOUNDARIES = {
     "annotator/jobs/base.py": "a job: on its run",
     "annotator/jobs/watch.py": "the thread that rescues runs: logged, and it looks again",
-    "annotator/exporters/build.py": "a reading thread: raised again by the thread that waits",
+    "annotator/exporters/ahead.py": "a reading thread: raised again by the thread that waits",
     "annotator/rendering.py": "a Markdown parser fed with hostile text: shown as plain text, logged",
     "annotator/rendering_math.py": "a LaTeX converter fed with hostile text: shown as source, logged",
     "models/neural/train.py": "the training child: told to its parent as an event",
