@@ -19,6 +19,7 @@ from annotator.services import judgments, queue, raters
 from annotator.views.helpers import Access, project_page
 
 PAGE: Final = 30  # judgments on one page of the history
+REOPENED: Final = "Reopened with your answers."
 
 
 @project_page(Role.ANNOTATOR)
@@ -151,7 +152,8 @@ def _next(
 def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int) -> HttpResponse:
     if request.htmx and request.htmx.target == "work":
         desk = annotation.desk(assignment_id=assignment_id, rater=rater)
-        return _show(request, access, rater, desk, note="Reopened with your answers.")
+        return _show(request, access, rater, desk, note=REOPENED)
+    messages.info(request, REOPENED)
     url = reverse("annotate", args=[access.project.slug])
     return redirect(f"{url}?assignment={assignment_id}")
 

@@ -207,6 +207,7 @@ def test_works_without_javascript(open_page: OpenPage) -> None:
     page.get_by_role("button", name="I cannot tell").click()
     assert Assignment.objects.filter(state="skipped").count() == 1
     page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Reopened with your answers.")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#why")).to_have_value("B is right")
     assert not Judgment.objects.filter(is_current=True).exists()
