@@ -19,6 +19,7 @@ BENCHES: Final = {
     "import": "tests.bench.bench_import",
     "export": "tests.bench.bench_export",
     "training": "tests.bench.bench_training",
+    "agreement": "tests.bench.bench_agreement",
 }
 
 
