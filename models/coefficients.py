@@ -74,8 +74,7 @@ def alpha_interval(table: Table) -> Coefficient:
     means = np.repeat(sums / table.sizes, np.diff(table.cells.indptr))
     spread = table.cells.data * (scaled[table.cells.indices] - means) ** 2  # (cells,)
     within = csr_array((spread, table.cells.indices, table.cells.indptr), table.cells.shape)
-    # A unanimous row has no disagreement, whatever its mean was rounded to.
-    disagreement = _disputed(table) * within.sum(axis=1) * table.sizes / (table.sizes - 1)
+    disagreement = within.sum(axis=1) * table.sizes / (table.sizes - 1)
 
     def evaluate(weights: Floats) -> Floats:
         n, raw = weights @ table.sizes, weights @ squares

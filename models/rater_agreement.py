@@ -112,7 +112,7 @@ def leave_one_out(ratings: Ratings | ArrayLike, *, seed: int = 0) -> LeaveOneOut
     rival = np.where(alone, second[unit], top[unit])
     rivals = np.where(alone, at_second[unit], at_top[unit] - ~below)
     own = count - 1
-    credit = np.where(own > rival, 1.0, np.where((own == rival) & (own > 0), 1 / (1 + rivals), 0.0))
+    credit = np.where(own > rival, 1.0, np.where(own == rival, 1 / (1 + rivals), 0.0))
     tied = np.where(own == rival, rivals > 0, (own < rival) & (rivals > 1))
     repeats = count.astype(np.int64)
     found = estimate_accuracy(np.repeat(credit, repeats), np.repeat(unit, repeats), seed=seed)

@@ -81,7 +81,7 @@ def package_alpha(table: np.ndarray, level: str) -> float | None:
 
 
 def alpha_by_definition(table: np.ndarray, level: str) -> float | None:
-    """Krippendorff's alpha as METHODS writes it: loops, coincidence matrix, distances."""
+    """Krippendorff's alpha as he writes it down: loops, coincidence matrix, distances."""
     units = [column[~np.isnan(column)] for column in table.T]
     units = [unit for unit in units if len(unit) > 1]
     values = sorted({value for unit in units for value in unit})
@@ -146,7 +146,9 @@ def test_alpha_at_its_limits(level):
     rng = np.random.default_rng(4)
     random = rng.integers(0, 4, size=(3, 3000))
     assert krippendorff_alpha(random, level) == pytest.approx(0, abs=0.05)
+    scores = rng.normal(size=500)
     assert krippendorff_alpha([random[0]] * 4, level) == 1.0
+    assert krippendorff_alpha([scores] * 7, level) == 1.0, "exactly, whatever the rounding"
     assert krippendorff_alpha(np.full((3, 50), 2.0), level) is None
     assert krippendorff_alpha([[1, NAN, 3], [NAN, 2, NAN]], level) is None
     assert krippendorff_alpha(np.empty((0, 0)), level) is None
@@ -158,7 +160,8 @@ def test_alpha_at_its_limits(level):
 def test_interval_alpha_ignores_where_the_scale_starts_and_its_unit():
     table = noisy(1)
     expected = krippendorff_alpha(table, "interval")
-    for moved in (table + 1e9, table * 1e300, table * 1e-300, 7 - table):
+    widest = (table / 2 - 1) * 1.7e308  # from one end of the floats to the other
+    for moved in (table + 1e9, widest, table * 1e-300, 7 - table):
         assert krippendorff_alpha(moved, "interval") == pytest.approx(expected, rel=1e-9)
     assert krippendorff_alpha(np.exp(table), "ordinal") == pytest.approx(
         krippendorff_alpha(table, "ordinal")
@@ -282,9 +285,10 @@ def test_ratings_of_labels_equal_the_table():
 
 
 def test_ratings_of_keeps_the_last_and_drops_the_missing():
-    rated = Ratings.of(["u", "u", "u", "v"], [7, 8, 7, 7], [1, 2, 3, NAN])
+    units, raters = ["u", "u", "u", "v", "v", "u"], [8, 7, 7, 7, 8, 7]
+    rated = Ratings.of(units, raters, [1, 2, 5, NAN, 4, 3])
     found = sorted(zip(rated.units, rated.raters, rated.values, strict=True))
-    assert found == [(0, 0, 3.0), (0, 1, 2.0)]
+    assert found == [(0, 0, 3.0), (0, 1, 1.0), (1, 1, 4.0)]
 
 
 @pytest.mark.parametrize(
@@ -364,6 +368,12 @@ def test_interval_covers_the_planted_truth(statistic):
     assert 180 <= covered <= 199, covered
 
 
+def test_units_of_many_values_are_not_taken_for_equal():
+    table = noisy(12, values=90)
+    for level in LEVELS:
+        assert measure(table, level=level).value == pytest.approx(krippendorff_alpha(table, level))
+
+
 def test_measure_is_fixed_by_its_seed_and_json_ready():
     table = noisy(10)
     one, same, other = (measure(table, seed=seed) for seed in (1, 1, 2))
@@ -384,10 +394,11 @@ def test_perfect_agreement_does_not_claim_certainty():
 
 def test_interval_is_none_where_units_cannot_tell():
     assert measure([[1], [2]]).interval is None, "one unit"
-    skewed = np.ones((2, 30))
+    skewed = np.ones((3, 37))
     skewed[0, 0] = 2
-    found = measure(skewed)
-    assert (found.interval, found.method) == (None, ""), "a third of the replicates is constant"
+    for level in LEVELS:
+        found = measure(skewed, level=level)
+        assert (found.interval, found.method) == (None, ""), "a third of replicates is constant"
     assert measure(skewed, statistic="percent").interval[0] < 1
     nothing = measure([[NAN, 1], [2, NAN]])
     assert (nothing.value, nothing.interval, nothing.n_units_paired) == (None, None, 0)
