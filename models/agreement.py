@@ -169,17 +169,11 @@ def measure(
     data, level = as_ratings(ratings), _known_level(level)
     if statistic == "cohen":
         a, b = _two_columns(data)
-        return measure_cohen(
-            a, b, weights=WEIGHTS_OF_LEVEL[level], replicates=replicates, seed=seed
-        )
-    if statistic != "alpha" and statistic not in NOMINAL:
-        raise ValueError(f"statistic {statistic!r} is not one of {get_args(Statistic)}")
-    if statistic != "alpha" and level != "nominal":
-        raise ValueError(f"{statistic} knows equal or not: level {level!r} needs alpha or cohen")
+        weights = WEIGHTS_OF_LEVEL[level]
+        return measure_cohen(a, b, weights=weights, replicates=replicates, seed=seed)
+    make = _formula(statistic, level)
     table = Table.of(data)
-    paired = len(table.times)
-    table = table.merged()
-    make = ALPHA[level] if statistic == "alpha" else NOMINAL[statistic]
+    paired, table = len(table.times), table.merged()
     value = _estimate(make, table)
     interval, method = _interval(
         make(table),
@@ -223,6 +217,14 @@ def measure_cohen(
         level={kind: level for level, kind in WEIGHTS_OF_LEVEL.items()}[weights],
         method=method,
     )
+
+
+def _formula(statistic: Statistic, level: Level) -> Callable[[Table], Coefficient]:
+    if statistic != "alpha" and statistic not in NOMINAL:
+        raise ValueError(f"statistic {statistic!r} is not one of {get_args(Statistic)}")
+    if statistic != "alpha" and level != "nominal":
+        raise ValueError(f"{statistic} knows equal or not: level {level!r} needs alpha or cohen")
+    return ALPHA[level] if statistic == "alpha" else NOMINAL[statistic]
 
 
 def _estimate(make: Callable[[Table], Coefficient], table: Table) -> float | None:
