@@ -20,6 +20,7 @@ BENCHES: Final = {
     "export": "tests.bench.bench_export",
     "training": "tests.bench.bench_training",
     "agreement": "tests.bench.bench_agreement",
+    "raters": "tests.bench.bench_raters",
 }
 
 
