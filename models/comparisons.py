@@ -72,15 +72,21 @@ class Graph:
     message: str
 
 
-def as_codes(values: ArrayLike, name: str, n: int) -> Codes:
-    """Whole numbers 0..n-1 as (m,) int64. Raises ValueError naming what is wrong."""
+def as_codes(values: ArrayLike, name: str, n: int | None = None) -> Codes:
+    """Whole numbers 0..n-1 (any from 0, if n is None) as (m,) int64.
+
+    Raises ValueError naming what is wrong.
+    """
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, not {array.shape}")
     if array.size and array.dtype.kind not in "iub":
         raise ValueError(f"{name} must be whole numbers, not {array.dtype}")
     codes = array.astype(np.int64)
-    if codes.size and (codes.min() < 0 or codes.max() >= n):
+    if n is None:
+        if codes.size and codes.min() < 0:
+            raise ValueError(f"{name} must be 0 or more, found {codes.min()}")
+    elif codes.size and (codes.min() < 0 or codes.max() >= n):
         raise ValueError(f"{name} must be in 0..{n - 1}, found {codes.min()}..{codes.max()}")
     return codes
 

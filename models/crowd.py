@@ -150,14 +150,16 @@ class CrowdBradleyTerry:
         """
         if not self.anchor > 0 or not self.prior[0] > self.prior[1] > 1:
             raise ValueError("anchor must be positive, the prior (a, b) have a > b > 1")
-        columns = [np.asarray(column) for column in (raters, a, b, outcome)]
-        if columns[0].size == 0:
+        people = as_codes(raters, "raters", n_raters)
+        if people.size == 0:
             raise ValueError("there are no votes")
         if n_raters is None:
-            n_raters = int(columns[0].max()) + 1
-        as_codes(columns[0], "raters", n_raters)
+            n_raters = int(people.max()) + 1
+        first, second = as_codes(a, "a", n_items), as_codes(b, "b", n_items)
+        columns = [people, first, second, np.asarray(outcome)]
         if gold is not None:
-            known = [np.asarray(column) for column in gold]
+            known = [as_codes(gold[0], "a", n_items), as_codes(gold[1], "b", n_items)]
+            known.append(np.asarray(gold[2]))
             extra = [np.full(known[0].shape, n_raters), *known]
             columns = [np.concatenate(both) for both in zip(columns, extra, strict=True)]
         if n_items is None:

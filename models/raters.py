@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from models.comparisons import Codes, Floats, as_codes
 from models.crowd import CrowdBradleyTerry
-from models.gold import Shares, wilson_shares
+from models.gold import wilson_shares
 
 __all__ = [
     "CrowdBradleyTerry",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 UNKNOWN: Final = -1
+LARGEST_TABLE: Final = 100_000_000  # cells of a posterior or of all confusions, 800 MB
 TIE: Final = 1e-12
 
 
@@ -59,8 +60,8 @@ def count_votes(
 ) -> Votes:
     """Votes from code arrays (m,). Sizes not given are one more than the largest code.
 
-    Raises ValueError on no rows, unequal shapes, negative or fractional codes, or codes beyond
-    the given sizes.
+    Raises ValueError on no rows, unequal shapes, negative or fractional codes, codes beyond
+    the given sizes, or tables of more than LARGEST_TABLE cells.
     """
     columns = {"items": items, "raters": raters, "labels": labels}
     shapes = {name: np.shape(column) for name, column in columns.items()}
@@ -68,14 +69,17 @@ def count_votes(
         raise ValueError(f"items, raters and labels differ in shape: {shapes}")
     if np.size(items) == 0:
         raise ValueError("there are no judgments")
-    sizes = [
-        int(np.max(np.asarray(column))) + 1 if size is None else size
-        for size, column in zip((n_items, n_raters, n_classes), columns.values(), strict=True)
-    ]
+    given = (n_items, n_raters, n_classes)
     item, rater, label = (
         as_codes(column, name, size)
-        for (name, column), size in zip(columns.items(), sizes, strict=True)
+        for (name, column), size in zip(columns.items(), given, strict=True)
     )
+    sizes = [
+        int(codes.max()) + 1 if size is None else size
+        for codes, size in zip((item, rater, label), given, strict=True)
+    ]
+    if sizes[2] * max(sizes[0], sizes[1] * sizes[2]) > LARGEST_TABLE:
+        raise ValueError(f"{sizes[0]} items, {sizes[1]} raters, {sizes[2]} classes are too many")
     said = rater * sizes[2] + label
     shape = (sizes[0], sizes[1] * sizes[2])
     cells = csr_array((np.ones(len(item)), (item, said)), shape=shape)  # doubles are summed
@@ -136,8 +140,9 @@ class DawidSkene:
     Learned: ``posterior_`` (items, classes), ``labels_`` and ``is_tied_`` (items,), ``prior_``
     (classes,), ``confusion_`` (raters, classes, classes) with [a, k, l] the chance that a says l
     where k is true, ``accuracy_`` (raters,) the posterior expectation of each rater's share of
-    right labels with ``accuracy_low_``, ``accuracy_high_`` (Wilson; takes the posterior as
-    known, and the posterior knows the rater's own votes: optimistic with few raters per item),
+    right labels with ``accuracy_low_``, ``accuracy_high_`` (95 percent, Wilson on
+    the number of judgments less what doubt about the truth takes away; still a little optimistic
+    with few raters per item, since the posterior knows the rater's own votes),
     ``n_judgments_`` (raters,), ``log_likelihoods_`` one per iteration, ``n_iter_``,
     ``converged_``.
 
@@ -234,15 +239,22 @@ class DawidSkene:
         return posterior, float(likelihood)
 
     def _judge_raters(self, back: csr_array, votes: Votes) -> None:
-        right = (back @ self.posterior_).reshape(votes.n_raters, votes.n_classes, votes.n_classes)
-        self.n_judgments_ = votes.by_rater()
-        hits = np.minimum(np.einsum("akk->a", right), self.n_judgments_)
-        shares: Shares = wilson_shares(hits, self.n_judgments_)
-        self.accuracy_, self.accuracy_low_, self.accuracy_high_ = (
-            shares.share,
-            shares.low,
-            shares.high,
-        )
+        """Accuracy of each rater; doubt about the truth makes their judgments count for less."""
+
+        def own(table: Floats) -> Floats:
+            """Sum over a rater's judgments of table[item, label]."""
+            cells = (back @ table).reshape(votes.n_raters, votes.n_classes, votes.n_classes)
+            return np.asarray(np.einsum("akk->a", cells))
+
+        n = self.n_judgments_ = votes.by_rater()
+        posterior = self.posterior_
+        share = np.divide(own(posterior), n, out=np.full_like(n, np.nan), where=n > 0)
+        share = np.minimum(share, 1.0)
+        sampling, doubt = n * share * (1 - share), own(posterior * (1 - posterior))
+        kept = np.divide(sampling, sampling + doubt, out=np.ones_like(n), where=sampling > 0)
+        effective = np.where(n > 0, n * kept, 0.0)
+        shares = wilson_shares(np.where(n > 0, share * effective, 0.0), effective)
+        self.accuracy_, self.accuracy_low_, self.accuracy_high_ = share, shares.low, shares.high
 
 
 def _shares(tally: Floats) -> Floats:

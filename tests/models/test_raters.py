@@ -70,6 +70,14 @@ def test_dawid_skene_beats_voting_and_nears_the_oracle():
     assert ceiling - 0.02 < method <= ceiling + 0.005, (method, baseline, ceiling)
 
 
+def test_accuracy_intervals_hold_the_truth_nearly_as_often_as_they_say():
+    held = []
+    for seed in range(60):
+        fit = DawidSkene().fit(*crowd(seed)[:3])
+        held.append((fit.accuracy_low_[:5] <= 0.85) & (fit.accuracy_high_[:5] >= 0.85))
+    assert 0.89 < np.mean(held) < 0.97, np.mean(held)
+
+
 def test_likelihood_with_its_prior_never_falls():
     items, raters, labels, _ = crowd(0)
     last = -np.inf
@@ -139,11 +147,13 @@ def test_votes_are_shares_and_ties_are_said():
     [
         (([], [], []), "no judgments"),
         (([0], [0], [0, 1]), "differ in shape"),
-        (([0], [-1], [0]), "raters must be in"),
+        (([0], [-1], [0]), "raters must be"),
         (([0], [0], [0.5]), "whole numbers"),
         (([[0]], [[0]], [[0]]), "one-dimensional"),
+        ((["x"], [0], [0]), "whole numbers"),
+        (([0], [0], [10**6]), "too many"),
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_bad_judgments_are_refused(model, rows, message):
     with pytest.raises(ValueError, match=message):
@@ -447,7 +457,7 @@ def test_crowd_bt_of_many_says_how_its_intervals_were_made(monkeypatch):
         (([0], [0], [0], [1]), {}, "with itself"),
         (([0], [0], [1], [3]), {}, "outcome"),
         (([0, 1], [0], [1], [1]), {}, "shapes differ"),
-        (([0], [-1], [1], [1]), {}, "a must be in"),
+        (([0], [-1], [1], [1]), {}, "a must be"),
         (([0], [0], [1], [1]), {"anchor": 0}, "anchor"),
         (([0], [0], [1], [1]), {"prior": (2.0, 3.0)}, "prior"),
     ],
