@@ -16,6 +16,7 @@ from models.newton import DENSE_LIMIT
 
 GOLD_LOGIT: Final = 5.0  # a gold pair is the vote of a rater with reliability .993
 START: Final = 0.9
+ENOUGH: Final = 1e-9  # relative gain of the loss; what is left moves a score by under .002
 SMALLEST: Final = 1e-12
 
 
@@ -183,7 +184,7 @@ class CrowdBradleyTerry:
     def _minimize(self, loss: CrowdLoss) -> None:
         n = loss.n_items
         start = np.concatenate([np.zeros(n), np.full(loss.n_raters, logit(START))])
-        options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-6}
+        options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": ENOUGH, "gtol": 1e-6}
         found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
         # The mirror image has the same likelihood; only priors and golds tell which it is.
         best = found
