@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import F
 from django.utils import timezone
 
+from annotator.kinds.pairwise import pairwise_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
@@ -125,7 +126,8 @@ def judgment(by: Rater, on: Task, choice: str = "a1", **fields: Any) -> Judgment
     done = judgments.submit(
         assignment_id=assignment.pk,
         rater=by,
-        verdict=lambda order: judgments.pairwise_verdict(choice=choice, shown_order=order, **said),
+        options=on.project.options,
+        verdict=lambda _, order: pairwise_verdict(choice=choice, shown_order=order, **said),
     )
     if fields:
         Judgment.objects.filter(pk=done.judgment_id).update(**fields)

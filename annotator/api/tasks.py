@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from django.http import HttpRequest
 from ninja import Field, Router, Schema, Status
 
-from annotator.errors import Invalid
+from annotator.forms.judgments import read_answers
+from annotator.kinds.base import MAX_ANSWERS
+from annotator.kinds.verdict import MAX_RATIONALE
 from annotator.models import Assignment, Project, Prompt, Rater, Response, Role, Task
 from annotator.queries.access import access_or_404
 from annotator.services import judgments, queue, raters
@@ -32,11 +34,20 @@ class NextOut(Schema):
 
 
 class JudgmentIn(Schema):
-    verdict: Literal["a2", "a1", "tie", "b1", "b2"] = Field(
-        description="a is the first response as given, b the second; 2 is much better"
+    """A verdict in the fields of the task's kind; responses are A, B, … in the order given.
+
+    pairwise: ``verdict``. ranking: ``place-A`` … from 1, 0 for not ranked. best-worst: ``best``
+    and ``worst``, labels. rating: ``rate-0-A``, the attribute by its number from 0, a number or
+    ``na``. checklist: ``check-0-A``, yes, no or na. Reasons to tick: ``reason-0``.
+    """
+
+    verdict: str | None = Field(
+        None, description="pairs: a1 to a3, tie, b1 to b3; a is the first response as given"
     )
+    answers: dict[str, str | int] = Field(default_factory=dict, max_length=MAX_ANSWERS)
     both_bad: bool = False
-    why: str = Field("", max_length=judgments.MAX_RATIONALE)
+    why: str = Field("", max_length=MAX_RATIONALE)
+    active_ms: int | None = Field(None, ge=0, description="time spent on it, if you know")
 
 
 class JudgmentOut(Schema):
@@ -80,20 +91,19 @@ def _task(assignment_id: int) -> dict[str, Any]:
 def judge(request: HttpRequest, slug: str, assignment_id: int, body: JudgmentIn) -> dict[str, Any]:
     """Record a verdict. Sending it twice records it once."""
     project, rater = _rater(request, slug)
-    options = project.options
-    if body.verdict == "tie" and not options.allow_tie:
-        raise Invalid("This project asks you to choose one of the two.")
-    if options.rationale == "required" and not body.why.strip():
-        raise Invalid("Say why in a few words.")
-    done = judgments.submit(
+    sent = {name: str(value) for name, value in body.answers.items()}
+    sent |= {"why": body.why}
+    if body.verdict is not None:
+        sent["verdict"] = body.verdict
+    if body.both_bad:
+        sent["both_bad"] = "on"
+    if body.active_ms is not None:
+        sent["active_ms"] = str(body.active_ms)
+    done = judgments.answer(
         assignment_id=assignment_id,
         rater=rater,
-        verdict=lambda shown_order: judgments.pairwise_verdict(
-            choice=body.verdict,
-            shown_order=shown_order,
-            both_bad=body.both_bad and options.allow_both_bad,
-            rationale="" if options.rationale == "off" else body.why.replace("\0", "").strip(),
-        ),
+        answers=read_answers(sent),
+        options=project.options,
     )
     return {
         "judgment": done.judgment_id,
@@ -115,5 +125,5 @@ def skip(request: HttpRequest, slug: str, assignment_id: int, body: SkipIn) -> S
 def undo(request: HttpRequest, slug: str) -> dict[str, Any]:
     """Reopen the last task judged or skipped, with its answers as the draft."""
     project, rater = _rater(request, slug)
-    reopened = judgments.undo(rater=rater, lease_minutes=project.options.lease_minutes)
+    reopened = judgments.undo(rater=rater, options=project.options)
     return {"task": _task(reopened.pk)}

@@ -1,54 +1,33 @@
-"""A verdict as the annotation page sends it."""
+"""Answers as the annotation page sends them: which fields, how many, how long."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Final
 
-from django import forms
+from annotator.kinds.base import MAX_ANSWERS
+from annotator.kinds.verdict import MAX_RATIONALE
 
-from annotator.models import ProjectSettings
-from annotator.services.judgments import MAX_RATIONALE, Verdict, pairwise_verdict
+# Every field a kind's template may have. What a form sends besides is not kept.
+FIELDS: Final = re.compile(
+    r"verdict|both_bad|why|active_ms|best|worst|reason-\d{1,2}"
+    r"|place-[A-Z]|rate-\d{1,2}-[A-Z]|check-\d{1,2}-[A-Z]"
+)
+MAX_VALUE: Final = 20  # characters of any answer but the reason
 
 
-class JudgmentForm(forms.Form):
-    verdict = forms.ChoiceField(
-        choices=[(step, step) for step in ("a2", "a1", "tie", "b1", "b2")],
-        error_messages={
-            "required": "Choose which answer is better, or a tie.",
-            "invalid_choice": "Choose one of the steps shown.",
-        },
-    )
-    both_bad = forms.BooleanField(required=False)
-    why = forms.CharField(
-        required=False,
-        max_length=MAX_RATIONALE,
-        error_messages={"max_length": f"Keep the reason under {MAX_RATIONALE:,} characters."},
-    )
+def read_answers(posted: Mapping[str, str]) -> dict[str, str]:
+    """The answers among what was posted, without what PostgreSQL cannot keep.
 
-    def __init__(self, *args: Any, options: ProjectSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.options = options
-
-    def clean_verdict(self) -> str:
-        choice = self.cleaned_data["verdict"]
-        if choice == "tie" and not self.options.allow_tie:
-            raise forms.ValidationError("This project asks you to choose one of the two.")
-        return choice
-
-    def clean_both_bad(self) -> bool:
-        return self.cleaned_data["both_bad"] and self.options.allow_both_bad
-
-    def clean_why(self) -> str:
-        why = self.cleaned_data["why"].strip()
-        if self.options.rationale == "required" and not why:
-            raise forms.ValidationError("Say why in a few words.")
-        return "" if self.options.rationale == "off" else why
-
-    def to_verdict(self, shown_order: list[int]) -> Verdict:
-        """The verdict in canonical order, given the order in which the answers were shown."""
-        return pairwise_verdict(
-            choice=self.cleaned_data["verdict"],
-            shown_order=shown_order,
-            both_bad=self.cleaned_data["both_bad"],
-            rationale=self.cleaned_data["why"],
-        )
+    Cut, not refused: this is also what a draft keeps, and a kind refuses what is no answer. One
+    character more than allowed is left of an overlong reason, so that it is refused.
+    """
+    answers = {}
+    for name in posted:
+        if FIELDS.fullmatch(name):
+            longest = MAX_RATIONALE + 1 if name == "why" else MAX_VALUE
+            answers[name] = posted[name].replace("\0", "")[:longest]
+        if len(answers) == MAX_ANSWERS:
+            break
+    return answers

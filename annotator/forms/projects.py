@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from annotator.models import Project, ProjectSettings
 from annotator.models.projects import SplitShares
 from annotator.services import projects
+from rubrics.registry import choices
 
 MAX_GUIDELINES: Final = 100_000
 MAX_REASON: Final = 200  # Assignment.skip_reason
@@ -144,6 +146,9 @@ def form_field(name: str, info: FieldInfo) -> forms.Field:
     kind, bounds = info.annotation, _bounds(info)
     if isinstance(kind, UnionType):
         raise TypeError(f"{name}: a form cannot ask for {kind}")
+    if isinstance(info.json_schema_extra, dict) and "table" in info.json_schema_extra:
+        table = resolve_name(str(info.json_schema_extra["table"]))
+        return forms.ChoiceField(choices=choices(table), **common)
     if kind is bool:
         return forms.BooleanField(required=False, **common)
     if kind is int:
@@ -153,8 +158,9 @@ def form_field(name: str, info: FieldInfo) -> forms.Field:
     if kind is str:
         return forms.CharField(required=bool(bounds.get("min_length")), **bounds, **common)
     if get_origin(kind) is Literal:
-        choices = [(value, str(value).capitalize()) for value in get_args(kind)]
-        return forms.ChoiceField(choices=choices, **common)
+        offered = [(value, str(value).capitalize()) for value in get_args(kind)]
+        coerce = type(get_args(kind)[0])
+        return forms.TypedChoiceField(choices=offered, coerce=coerce, **common)
     if get_origin(kind) is list:
         rows = bounds.get("max_length")
         common["help_text"] = common["help_text"] or f"One per line, {rows} at most."

@@ -4,17 +4,22 @@ from annotator.models.datasets import DatasetVersion
 from annotator.models.judgments import Judgment, Preference
 from annotator.models.people import ApiToken, Invitation, Membership, Rater, Role, User
 from annotator.models.projects import Project, ProjectSettings, SplitShares
-from annotator.models.prompts import Prompt, Response, Split
+from annotator.models.prompts import Image, Prompt, Response, Split
+from annotator.models.quality import Consensus, QualityReport, ReviewItem
 from annotator.models.rewards import RewardModel
 from annotator.models.runs import AuditEvent, ImportIssue, Run, RunPoint, RunState
-from annotator.models.tasks import Assignment, AssignmentState, Task
+from annotator.models.tasks import Assignment, AssignmentState, Comment, Group, Task
 
 __all__ = [
     "ApiToken",
     "Assignment",
     "AssignmentState",
     "AuditEvent",
+    "Comment",
+    "Consensus",
     "DatasetVersion",
+    "Group",
+    "Image",
     "ImportIssue",
     "Invitation",
     "Judgment",
@@ -23,8 +28,10 @@ __all__ = [
     "Project",
     "ProjectSettings",
     "Prompt",
+    "QualityReport",
     "Rater",
     "Response",
+    "ReviewItem",
     "RewardModel",
     "Role",
     "Run",

@@ -16,10 +16,12 @@ class Judgment(models.Model):
 
     The canonical form serves every kind of task and never depends on what was shown where:
 
-    - ``ranks``: place of each response of ``Task.response_ids``, 1 the best, equal for ties;
+    - ``ranks``: place of each response of ``Task.response_ids``, 1 the best, equal for ties,
+      0 for one that could not be ranked;
     - ``strength``: 0 (tie) to 3;
     - ``both_bad``: none of the responses is acceptable; ``ranks`` still says which is less bad;
-    - ``ratings``: per response and attribute, for kinds that rate.
+    - ``ratings``: ``{attribute: [value of each response or null]}``, for kinds that rate or
+      check; a checklist's values are 1 yes, 0 no, null does not apply.
     """
 
     class Kind(models.TextChoices):
@@ -50,7 +52,8 @@ class Judgment(models.Model):
     shown_order = ArrayField(models.SmallIntegerField(), null=True)
     first_paint_at = models.DateTimeField(null=True)
     submitted_at = models.DateTimeField()
-    active_ms = models.PositiveIntegerField(null=True)
+    active_ms = models.PositiveIntegerField(null=True)  # hidden tabs excluded
+    is_hit = models.BooleanField(null=True)  # agrees with the gold; null on an ordinary task
     import_run_id = models.BigIntegerField(null=True)
 
     class Meta:
@@ -106,6 +109,8 @@ class Preference(models.Model):
     strength = models.PositiveSmallIntegerField(default=0)
     both_bad = models.BooleanField(default=False)
     is_gold = models.BooleanField(default=False)
+    # A reviewer settled the task: its adjudication's edges count, this one does not.
+    is_overruled = models.BooleanField(db_default=False)
 
     class Meta:
         indexes = [

@@ -159,6 +159,14 @@ class Rater(models.Model):
     mark_position = models.BigIntegerField(null=True, blank=True)
     mark_task_id = models.BigIntegerField(null=True, blank=True)
     claims_since_mark = models.PositiveIntegerField(default=0)
+    # Limits of this person; null means the project's.
+    quota = models.PositiveIntegerField(null=True, blank=True)
+    daily_cap = models.PositiveIntegerField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    # Verdicts are kept, but left out of consensus, training and export.
+    is_excluded = models.BooleanField(db_default=False)
+    qualified_at = models.DateTimeField(null=True, blank=True)
+    disqualified_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [

@@ -31,6 +31,7 @@ class Run(models.Model):
         IMPORT = "import", "Import"
         TRAIN = "train", "Train"
         EXPORT = "export", "Export"
+        QUALITY = "quality", "Quality"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     kind = models.CharField(max_length=12)  # a Kind; not in choices, the list grows

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
-from annotator.models.people import Rater
+from annotator.models.people import Rater, User
 from annotator.models.projects import Project
 from annotator.models.prompts import Prompt
+
+
+class Group(models.Model):
+    """Raters to whom tasks can be assigned; one of a single person is how a person is named."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="groups")
+    name = models.CharField(max_length=80)
+    raters = models.ManyToManyField(Rater, related_name="groups")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="one_group_per_name")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Task(models.Model):
@@ -16,8 +35,10 @@ class Task(models.Model):
 
     ``free`` is the number of places nobody holds: overlap - counted judgments - live leases.
     Only services.queue changes it, in the transaction that changes the other two, so that a
-    partial index on it is the whole queue.
+    partial index on it is the whole queue. A gold task has no places: everybody gets it once.
     """
+
+    EVERYBODY: ClassVar[int] = 0
 
     project = models.ForeignKey(
         Project, models.CASCADE, related_name="tasks", db_constraint=False, db_index=False
@@ -32,8 +53,13 @@ class Task(models.Model):
     free = models.SmallIntegerField(default=1)
     priority = models.IntegerField(default=0)
     position = models.BigIntegerField(default=0)  # order within a priority
-    is_gold = models.BooleanField(default=False)
+    group_id = models.BigIntegerField(db_default=0)  # a Group, or EVERYBODY
+    is_gold = models.BooleanField(default=False)  # mixed in unrecognizably, tests the rater
+    is_qualification = models.BooleanField(db_default=False)  # a gold given before real work
+    # The known right verdict: {"ranks", "strength", "both_bad", "ratings", "note"}. A task that
+    # is not a gold may have one too: it is what aggregators are measured against.
     gold = models.JSONField(null=True)
+    is_settled = models.BooleanField(db_default=False)  # a reviewer's verdict overrules the votes
     import_run_id = models.BigIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -45,11 +71,17 @@ class Task(models.Model):
             # The queue: an index-only pick in hand-out order among tasks with a free place.
             models.Index(
                 "project",
+                "group_id",
                 F("priority") * -1,
                 "position",
                 "id",
                 name="task_queue",
                 condition=Q(free__gt=0),
+            ),
+            models.Index(
+                fields=["project", "is_qualification", "position", "id"],
+                name="task_golds",
+                condition=Q(is_gold=True),
             ),
         ]
 
@@ -83,6 +115,9 @@ class Assignment(models.Model):
     draft = models.JSONField(null=True)
     draft_at = models.DateTimeField(null=True)
     skip_reason = models.CharField(max_length=200, blank=True)
+    # A reviewer's words with a task that came back to its rater.
+    sent_back_at = models.DateTimeField(null=True)
+    sent_back_note = models.TextField(blank=True, db_default="")
 
     class Meta:
         constraints = [
@@ -99,3 +134,23 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"assignment {self.pk}"
+
+
+class Comment(models.Model):
+    """A remark on a task. A flag asks a reviewer to look; it is open until someone has."""
+
+    project = models.ForeignKey(
+        Project, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+    )
+    task = models.ForeignKey(Task, models.CASCADE, related_name="comments")
+    author = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
+    text = models.TextField(blank=True)
+    is_flag = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    resolved_at = models.DateTimeField(null=True)
+    resolved_by = models.ForeignKey(
+        User, models.SET_NULL, null=True, related_name="+", db_index=False
+    )
+
+    def __str__(self) -> str:
+        return f"comment {self.pk}"

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import orjson
 from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 from django.utils.functional import cached_property
 
 from annotator import rendering
-from annotator.models import Assignment, AssignmentState, Project, Rater
+from annotator.kinds.base import LABELS, kind
+from annotator.kinds.verdict import Verdict
+from annotator.models import Assignment, AssignmentState, Image, Project, ProjectSettings, Rater
 
-CHOICES: Final = (
-    ("a2", "A much better"),
-    ("a1", "A better"),
-    ("tie", "Tie"),
-    ("b1", "B better"),
-    ("b2", "B much better"),
-)
 WANTED_SECONDS: Final = 60
 
 
@@ -32,10 +29,21 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image as a page shows it; addresses are made by the template from its id."""
+
+    image_id: int
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
 class Answer:
     label: str
     html: str
     text: str
+    image: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,34 @@ class Desk:
 
     assignment_id: int
     kind: str
+    template: str
     expires_at: datetime
     is_late: bool
     earlier: list[Turn]
     last: Turn
     answers: list[Answer]
-    draft: dict[str, Any] = field(default_factory=dict)
+    source: Picture | None = None  # what the images were edited from
+    mask: Picture | None = None
+    turn: int = 0  # of a conversation judged turn by turn; 0 for a prompt of its own
+    turns: int = 0
+    sent_back_note: str = ""
+    draft: dict[str, str] = field(default_factory=dict)
     draft_at: datetime | None = None
+    ask: dict[str, Any] = field(default_factory=dict)  # what the kind's template needs
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+
+    def with_answers(self, answers: Mapping[str, str], options: ProjectSettings) -> Desk:
+        """The same task with other answers filled in."""
+        ask = kind(self.kind).present(answers, options=options, slots=len(self.answers))
+        reasons = [
+            {"field": f"reason-{at}", "text": text, "checked": bool(answers.get(f"reason-{at}"))}
+            for at, text in enumerate(options.reasons)
+        ]
+        return replace(self, draft=dict(answers), ask=ask, reasons=reasons)
+
+    @property
+    def is_images(self) -> bool:
+        return any(answer.image for answer in self.answers)
 
     @property
     def minutes_left(self) -> int:
@@ -80,9 +109,11 @@ class Progress:
 
 DESK_SQL: Final = """
     SELECT a.id, t.kind, a.expires_at, a.state, a.shown_order, a.draft, a.draft_at,
-           p.messages, t.response_ids,
-           (SELECT json_object_agg(r.id, CASE WHEN r.messages IS NULL THEN to_json(r.text)
-                                              ELSE r.messages::json END)
+           a.sent_back_note, p.messages, p.thread, p.turn, p.project_id,
+           p.source_image_id, p.mask_image_id, t.response_ids,
+           (SELECT json_object_agg(r.id, json_build_array(
+                CASE WHEN r.messages IS NULL THEN to_json(r.text) ELSE r.messages::json END,
+                r.image_id))
             FROM annotator_response r WHERE r.id = ANY(t.response_ids)) AS answers
     FROM annotator_assignment a
     JOIN annotator_task t ON t.id = a.task_id
@@ -91,7 +122,7 @@ DESK_SQL: Final = """
 """
 
 
-def desk(*, assignment_id: int, rater: Rater) -> Desk | None:
+def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk | None:
     """The open task of this assignment as its rater sees it; None if closed or another's."""
     # One statement by hand: this is read between two judgments, 150 times a second.
     with connection.cursor() as cursor:
@@ -99,36 +130,63 @@ def desk(*, assignment_id: int, rater: Rater) -> Desk | None:
         row = cursor.fetchone()
     if row is None:
         return None
-    (pk, kind, expires_at, state, shown, draft, draft_at, messages, ids, answers) = row
+    (pk, of_kind, expires_at, state, shown, draft, draft_at, note, messages, thread, turn,
+     project_id, source_id, mask_id, ids, answers) = row  # fmt: skip
     messages, draft, answers = _json(messages), _json(draft), _json(answers)
-    turns = [Turn(*turn) for turn in rendering.render_messages(messages)]
-    return Desk(
+    turns = [Turn(*one) for one in rendering.render_messages(messages)]
+    bodies = [answers[str(ids[place])] for place in shown]
+    pictures = _pictures([source_id, mask_id, *(image_id for _, image_id in bodies)])
+    task = Desk(
         assignment_id=pk,
-        kind=kind,
+        kind=of_kind,
+        template=f"annotate/kinds/{kind(of_kind).template}",
         expires_at=expires_at,
         is_late=state == AssignmentState.EXPIRED,
         earlier=turns[:-1],
         last=turns[-1],
-        answers=[_answer("AB"[slot], answers[str(ids[place])]) for slot, place in enumerate(shown)],
-        draft=draft or {},
+        answers=[
+            _answer(LABELS[slot], body, pictures.get(image_id))
+            for slot, (body, image_id) in enumerate(bodies)
+        ],
+        source=pictures.get(source_id),
+        mask=pictures.get(mask_id),
+        turn=turn,
+        turns=_turns(project_id=project_id, thread=thread) if thread else 0,
+        sent_back_note=note,
         draft_at=draft_at,
     )
+    return task.with_answers(draft or {}, options)
+
+
+def _pictures(ids: list[int | None]) -> dict[int | None, Picture]:
+    wanted = [pk for pk in ids if pk is not None]
+    if not wanted:
+        return {}
+    rows = Image.objects.filter(pk__in=wanted).values_list("pk", "width", "height", "alt")
+    return {row[0]: Picture(*row) for row in rows}
+
+
+def _turns(*, project_id: int, thread: str) -> int:
+    """How many turns of a conversation are judged."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT max(turn) FROM annotator_prompt WHERE project_id = %s AND thread = %s",
+            [project_id, thread],
+        )
+        return int(cursor.fetchone()[0])
 
 
 def _json(value: Any) -> Any:
     # Django's connection leaves jsonb to its fields; a raw cursor hands out text.
-    import json
-
-    return json.loads(value) if isinstance(value, str) else value
+    return orjson.loads(value) if isinstance(value, str) else value
 
 
-def _answer(label: str, body: Any) -> Answer:
+def _answer(label: str, body: Any, image: Picture | None) -> Answer:
     if isinstance(body, str):
-        return Answer(label, rendering.render_markdown(body), body)
+        return Answer(label, rendering.render_markdown(body), body, image)
     turns = rendering.render_messages(body)
-    return Answer(
-        label, "".join(html for _, html, _ in turns), "\n\n".join(text for *_, text in turns)
-    )
+    html = "".join(html for _, html, _ in turns)
+    return Answer(label, html, "\n\n".join(text for *_, text in turns), image)
 
 
 def progress(*, project: Project, rater: Rater) -> Progress:
@@ -207,8 +265,8 @@ class Past:
 
 
 HISTORY_SQL: Final = """
-    SELECT j.id, a.id, p.messages -> -1 ->> 'content', j.ranks, j.strength, j.shown_order,
-           j.both_bad, j.rationale, j.is_counted, j.submitted_at
+    SELECT j.id, a.id, p.messages -> -1 ->> 'content', t.kind, j.ranks, j.strength, j.ratings,
+           j.shown_order, j.both_bad, j.rationale, j.is_counted, j.submitted_at
     FROM annotator_judgment j
     JOIN annotator_assignment a ON a.task_id = j.task_id AND a.rater_id = j.rater_id
     JOIN annotator_task t ON t.id = j.task_id
@@ -219,29 +277,29 @@ HISTORY_SQL: Final = """
 """
 
 
-def history(*, rater: Rater, before: datetime | None = None, limit: int = 30) -> list[Past]:
+def history(
+    *, rater: Rater, options: ProjectSettings, before: datetime | None = None, limit: int = 30
+) -> list[Past]:
     """The rater's own judgments in force, newest first; the next page is before the last."""
     with connection.cursor() as cursor:
         cursor.execute(HISTORY_SQL, {"rater": rater.pk, "before": before, "limit": limit})
         rows = cursor.fetchall()
-    labels = dict(CHOICES)
-    return [
-        Past(
-            judgment_id=pk,
-            assignment_id=assignment_id,
-            prompt_line=rendering.summary_line(prompt or "", 90),
-            verdict=labels[shown_choice(ranks=ranks, strength=strength, shown_order=shown)],
-            both_bad=both_bad,
-            why=rendering.summary_line(why, 90),
-            is_counted=is_counted,
-            at=at,
-        )
-        for pk, assignment_id, prompt, ranks, strength, shown, both_bad, why, is_counted, at in rows
-    ]
+    return [_past(*row, options=options) for row in rows]
 
 
-def shown_choice(*, ranks: list[int], strength: int, shown_order: list[int]) -> str:
-    """The step of the five-step scale that shows a canonical verdict."""
-    if strength == 0:
-        return "tie"
-    return f"{'ab'[shown_order.index(ranks.index(1))]}{min(strength, 2)}"
+def _past(
+    pk: int, assignment_id: int, prompt: str | None, of_kind: str, ranks: list[int],
+    strength: int, ratings: Any, shown: list[int], both_bad: bool, why: str, is_counted: bool,
+    at: datetime, *, options: ProjectSettings,
+) -> Past:  # fmt: skip
+    verdict = Verdict(ranks=ranks, strength=strength, ratings=_json(ratings))
+    return Past(
+        judgment_id=pk,
+        assignment_id=assignment_id,
+        prompt_line=rendering.summary_line(prompt or "", 90),
+        verdict=kind(of_kind).say(verdict, options=options, shown_order=shown),
+        both_bad=both_bad,
+        why=rendering.summary_line(why, 90),
+        is_counted=is_counted,
+        at=at,
+    )

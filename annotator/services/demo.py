@@ -162,4 +162,4 @@ def _record(
         submitted_at=submitted_at,
         active_ms=vote.active_ms,
     )
-    judgments.write_preferences(judgment=judgment, task=task)
+    judgments.write_preferences(judgment=judgment, task=task, options=task.project.options)

@@ -34,9 +34,9 @@ ANALYZE_FROM: Final = 5_000  # rows; below that autovacuum is soon enough
 TABLES: Final = ("prompt", "response", "task", "judgment", "preference")
 COPIES: Final = {
     "prompt": "id, project_id, content_hash, messages, split, external_id, tags, extra,"
-    " import_run_id, created_at, source_image, mask_image",
+    " import_run_id, created_at",
     "response": "id, project_id, prompt_id, content_hash, text, messages, generator, sampling,"
-    " extra, import_run_id, created_at, image",
+    " extra, import_run_id, created_at",
     "task": "id, project_id, prompt_id, kind, response_ids, content_hash, overlap, free, position,"
     " import_run_id, created_at, judged, priority, is_gold",
     "judgment": "id, project_id, task_id, rater_id, ranks, strength, both_bad, rationale,"
@@ -296,7 +296,7 @@ class Loader:
                 f"{chunk.prompt_ids[key]}\t{self._project.pk}\t\\\\x{key.hex()}"
                 f"\t{as_json(row.messages)}\t{split}\t{escaped(row.external_id)}"
                 f"\t{as_json(row.tags or [])}\t{as_json(row.extra) if row.extra else EMPTY}"
-                f"\t{self._run}\t{self._now}\t\t\n"
+                f"\t{self._run}\t{self._now}\n"
             )
         self.counts.prompts += len(missing)
 
@@ -329,7 +329,7 @@ class Loader:
                 f"\t{escaped(reply.text)}\t{messages}\t{escaped(reply.generator)}"
                 f"\t{as_json(reply.sampling) if reply.sampling else EMPTY}"
                 f"\t{as_json(reply.extra) if reply.extra else EMPTY}"
-                f"\t{self._run}\t{self._now}\t\n"
+                f"\t{self._run}\t{self._now}\n"
             )
         chunk.response_ids = known
         self.counts.responses += len(wanted)

@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import combinations
 from typing import Any, Final
 
+import orjson
 from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from annotator.errors import Conflict, Invalid, NotFound
-from annotator.models import Assignment, AssignmentState, Judgment, Preference, Rater, Task
-from annotator.queries.annotation import shown_choice
+from annotator.errors import Conflict, NotFound
+from annotator.kinds.base import Answers, Kind, from_gold, kind
+from annotator.kinds.verdict import Edge, Verdict
+from annotator.models import (
+    Assignment,
+    AssignmentState,
+    Judgment,
+    Preference,
+    ProjectSettings,
+    Rater,
+    Task,
+)
 from annotator.services import queue
-
-MAX_RATIONALE: Final = 20_000
-MAX_STRENGTH: Final = 3
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A verdict in canonical order: ``ranks[i]`` is the place of ``Task.response_ids[i]``.
-
-    1 is best and equal places are ties. ``strength`` is 0 for a full tie, else 1 to 3.
-    """
-
-    ranks: list[int]
-    strength: int
-    both_bad: bool = False
-    rationale: str = ""
-    reasons: list[str] = field(default_factory=list)
-
-    def check(self, *, responses: int) -> None:
-        if len(self.ranks) != responses:
-            raise Invalid(f"The verdict orders {len(self.ranks)} responses of {responses}.")
-        if sorted(set(self.ranks)) != list(range(1, len(set(self.ranks)) + 1)):
-            raise Invalid("Places must run from 1 without a gap.")
-        if not 0 <= self.strength <= MAX_STRENGTH:
-            raise Invalid(f"Strength must be between 0 and {MAX_STRENGTH}.")
-        if (self.strength == 0) != (len(set(self.ranks)) == 1):
-            raise Invalid("A tie has strength 0, and only a tie has.")
-        if len(self.rationale) > MAX_RATIONALE:
-            raise Invalid(f"The reason is longer than {MAX_RATIONALE:,} characters.")
-
-
-def pairwise_verdict(
-    *, choice: str, shown_order: list[int], both_bad: bool, rationale: str = ""
-) -> Verdict:
-    """A verdict from the five-step scale as shown: ``a2 a1 tie b1 b2``.
-
-    ``shown_order`` turns it back into canonical order, whichever side was drawn.
-    """
-    steps = {"a2": ("a", 2), "a1": ("a", 1), "tie": ("", 0), "b1": ("b", 1), "b2": ("b", 2)}
-    if choice not in steps:
-        raise Invalid("Choose one of the five steps.")
-    side, strength = steps[choice]
-    ranks = [1, 1]
-    if side:
-        loser = shown_order[1 if side == "a" else 0]
-        ranks[loser] = 2
-    return Verdict(ranks=ranks, strength=strength, both_bad=both_bad, rationale=rationale)
-
-
-def edges(
-    *, response_ids: list[int], ranks: list[int], strength: int
-) -> list[tuple[int, int, int, int]]:
-    """Every pair of a ranking as ``(a, b, outcome, strength)``, a before b in canonical order.
-
-    A ranking of more than two has no strength of its own per pair: the gap in places stands in.
-    """
-    result = []
-    for (i, a), (j, b) in combinations(enumerate(response_ids), 2):
-        gap = ranks[j] - ranks[i]
-        outcome = (gap > 0) - (gap < 0)
-        weight = strength if len(response_ids) == 2 else min(abs(gap), MAX_STRENGTH)
-        result.append((a, b, outcome, weight if outcome else 0))
-    return result
 
 
 @dataclass(frozen=True)
@@ -97,11 +45,15 @@ class _Held:
     task_id: int
     prompt_id: int
     response_ids: list[int]
+    kind: str
     is_gold: bool
+    gold: dict[str, Any] | None
+    is_settled: bool
 
 
 LOCK_SQL: Final = """
-    SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.is_gold
+    SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.kind, t.is_gold,
+           CASE WHEN t.is_gold THEN t.gold END, t.is_settled
     FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
     WHERE a.id = %s AND a.rater_id = %s FOR NO KEY UPDATE OF a
 """
@@ -111,23 +63,26 @@ SUBMIT_SQL: Final = """
     WITH judgment AS (
         INSERT INTO annotator_judgment
             (project_id, task_id, rater_id, kind, revision, is_current, is_counted, ranks,
-             strength, both_bad, rationale, reasons, shown_order, first_paint_at, submitted_at,
-             active_ms)
+             strength, both_bad, ratings, rationale, reasons, shown_order, first_paint_at,
+             submitted_at, active_ms, is_hit)
         SELECT a.project_id, a.task_id, a.rater_id, 'vote',
                (SELECT coalesce(max(revision), 0) + 1 FROM annotator_judgment
                 WHERE task_id = a.task_id AND rater_id = a.rater_id),
-               true, %(counted)s, %(ranks)s, %(strength)s, %(both_bad)s, %(rationale)s,
-               %(reasons)s, a.shown_order, a.first_paint_at, clock_timestamp(),
+               true, %(counted)s, %(ranks)s, %(strength)s, %(both_bad)s,
+               %(ratings)s::jsonb, %(rationale)s, %(reasons)s, a.shown_order, a.first_paint_at,
+               clock_timestamp(),
+               -- what the browser measured, never more than has passed
                least(greatest(0, extract(epoch FROM clock_timestamp() - a.first_paint_at)
-                     * 1000), 2147483647)::int
+                     * 1000), 2147483647, %(active_ms)s)::int,
+               %(is_hit)s
         FROM annotator_assignment a WHERE a.id = %(assignment)s
         RETURNING id, project_id, task_id, rater_id, both_bad
     ), edges AS (
         INSERT INTO annotator_preference
             (project_id, judgment_id, task_id, prompt_id, rater_id, a_id, b_id, outcome,
-             strength, both_bad, is_gold)
+             strength, both_bad, is_gold, is_overruled)
         SELECT j.project_id, j.id, j.task_id, %(prompt)s, j.rater_id, e.a, e.b, e.outcome,
-               e.strength, j.both_bad, %(gold)s
+               e.strength, j.both_bad, %(gold)s, %(settled)s
         FROM judgment j,
              unnest(%(a)s::bigint[], %(b)s::bigint[], %(outcomes)s::int[], %(strengths)s::int[])
                  AS e (a, b, outcome, strength)
@@ -146,14 +101,35 @@ SUBMIT_SQL: Final = """
 """
 
 
+def answer(
+    *, assignment_id: int, rater: Rater, answers: Answers, options: ProjectSettings
+) -> Submitted:
+    """Record what a page or a program answered, in the fields of the task's kind.
+
+    Raises annotator.kinds.base.Unfit where the answers are not a verdict yet.
+    """
+    return submit(
+        assignment_id=assignment_id,
+        rater=rater,
+        options=options,
+        verdict=lambda of_kind, shown_order: of_kind.read(
+            answers, options=options, shown_order=shown_order
+        ),
+    )
+
+
 @transaction.atomic
 def submit(
-    *, assignment_id: int, rater: Rater, verdict: Callable[[list[int]], Verdict]
+    *,
+    assignment_id: int,
+    rater: Rater,
+    options: ProjectSettings,
+    verdict: Callable[[Kind, list[int]], Verdict],
 ) -> Submitted:
     """Record a verdict; a late one takes a free place or is kept as an extra.
 
-    ``verdict`` gives the verdict in canonical order for the order that was shown. Raises Invalid
-    for a verdict that does not fit the task, NotFound for another's assignment.
+    ``verdict`` gives the verdict in canonical order for the task's kind and the order that was
+    shown. Raises Invalid for one that does not fit the task, NotFound for another's assignment.
     """
     with connection.cursor() as cursor:
         queue.lock_rater(rater.pk)
@@ -165,32 +141,50 @@ def submit(
         if held.state == AssignmentState.SUBMITTED:
             current = Judgment.objects.get(task_id=held.task_id, rater=rater, is_current=True)
             return Submitted(current.pk, current.is_counted, was_repeat=True)
-        said = verdict(held.shown_order)
+        of_kind = kind(held.kind)
+        said = verdict(of_kind, held.shown_order)
         said.check(responses=len(held.response_ids))
         is_counted = held.state == AssignmentState.LEASED or queue.take_place(task_id=held.task_id)
-        cursor.execute(SUBMIT_SQL, _values(held, said, rater=rater, is_counted=is_counted))
+        values = _values(held, said, rater=rater, is_counted=is_counted)
+        values |= _edge_columns(held, of_kind.edges(said, options=options))
+        values["is_hit"] = _is_hit(held, of_kind, said)
+        cursor.execute(SUBMIT_SQL, values)
         return Submitted(cursor.fetchone()[0], is_counted)
 
 
+def _is_hit(held: _Held, of_kind: Kind, verdict: Verdict) -> bool | None:
+    if not held.is_gold or held.gold is None:
+        return None
+    # Django's connection leaves jsonb to its fields; a raw cursor hands out text.
+    gold = orjson.loads(held.gold) if isinstance(held.gold, str) else held.gold
+    return of_kind.matches(verdict, from_gold(gold))
+
+
 def _values(held: _Held, verdict: Verdict, *, rater: Rater, is_counted: bool) -> dict[str, Any]:
-    pairs = edges(response_ids=held.response_ids, ranks=verdict.ranks, strength=verdict.strength)
-    a, b, outcomes, strengths = (list(column) for column in zip(*pairs, strict=True))
     return {
         "assignment": held.assignment_id,
         "task": held.task_id,
         "prompt": held.prompt_id,
         "gold": held.is_gold,
+        "settled": held.is_settled,
         "rater": rater.pk,
         "counted": is_counted,
         "ranks": verdict.ranks,
         "strength": verdict.strength,
         "both_bad": verdict.both_bad,
+        "ratings": orjson.dumps(verdict.ratings).decode() if verdict.ratings else None,
         "rationale": verdict.rationale,
         "reasons": verdict.reasons,
-        "a": a,
-        "b": b,
-        "outcomes": outcomes,
-        "strengths": strengths,
+        "active_ms": verdict.active_ms,
+    }
+
+
+def _edge_columns(held: _Held, edges: list[Edge]) -> dict[str, list[int]]:
+    return {
+        "a": [held.response_ids[edge.a] for edge in edges],
+        "b": [held.response_ids[edge.b] for edge in edges],
+        "outcomes": [edge.outcome for edge in edges],
+        "strengths": [edge.strength for edge in edges],
     }
 
 
@@ -206,8 +200,9 @@ def _lock_assignment(*, assignment_id: int, rater: Rater) -> Assignment:
     return assignment
 
 
-def write_preferences(*, judgment: Judgment, task: Task) -> None:
+def write_preferences(*, judgment: Judgment, task: Task, options: ProjectSettings) -> None:
     """The edges of a judgment that did not come from the desk, in its own transaction."""
+    edges = kind(task.kind).edges(as_verdict(judgment), options=options)
     Preference.objects.bulk_create(
         Preference(
             project_id=task.project_id,
@@ -215,16 +210,27 @@ def write_preferences(*, judgment: Judgment, task: Task) -> None:
             task_id=task.pk,
             prompt_id=task.prompt_id,
             rater_id=judgment.rater_id,
-            a_id=a,
-            b_id=b,
-            outcome=outcome,
-            strength=strength,
+            a_id=task.response_ids[edge.a],
+            b_id=task.response_ids[edge.b],
+            outcome=edge.outcome,
+            strength=edge.strength,
             both_bad=judgment.both_bad,
             is_gold=task.is_gold,
         )
-        for a, b, outcome, strength in edges(
-            response_ids=task.response_ids, ranks=judgment.ranks, strength=judgment.strength
-        )
+        for edge in edges
+    )
+
+
+def as_verdict(judgment: Judgment) -> Verdict:
+    """The verdict a judgment holds."""
+    return Verdict(
+        ranks=judgment.ranks,
+        strength=judgment.strength,
+        both_bad=judgment.both_bad,
+        rationale=judgment.rationale,
+        reasons=judgment.reasons,
+        ratings=judgment.ratings,
+        active_ms=judgment.active_ms,
     )
 
 
@@ -248,7 +254,7 @@ def skip(*, assignment_id: int, rater: Rater, reason: str) -> None:
 
 
 @transaction.atomic
-def undo(*, rater: Rater, lease_minutes: int) -> Assignment:
+def undo(*, rater: Rater, options: ProjectSettings) -> Assignment:
     """Reopen the rater's last submitted or skipped task, answers filled in.
 
     The place stays the rater's. The verdict leaves force at once: its edges are deleted and a
@@ -265,15 +271,15 @@ def undo(*, rater: Rater, lease_minutes: int) -> Assignment:
     )
     if last is None:
         raise NotFound("There is nothing to undo.")
-    return reopen(assignment_id=last, rater=rater, lease_minutes=lease_minutes)
+    return reopen(assignment_id=last, rater=rater, options=options)
 
 
 @transaction.atomic
-def reopen(*, assignment_id: int, rater: Rater, lease_minutes: int) -> Assignment:
+def reopen(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Assignment:
     """Put one closed task of this rater back on the desk, with its answers as the draft."""
     assignment = _lock_assignment(assignment_id=assignment_id, rater=rater)
     if assignment.state == AssignmentState.SUBMITTED:
-        held = _withdraw(assignment=assignment)
+        held = _withdraw(assignment=assignment, options=options)
         counter = "judged"
     elif assignment.state == AssignmentState.SKIPPED:
         held = queue.take_place(task_id=assignment.task_id)
@@ -284,7 +290,7 @@ def reopen(*, assignment_id: int, rater: Rater, lease_minutes: int) -> Assignmen
     # Without a place of its own the task is open as a late one: its verdict will be an extra.
     assignment.state = AssignmentState.LEASED if held else AssignmentState.EXPIRED
     assignment.leased_at = now
-    assignment.expires_at = now + timedelta(minutes=lease_minutes)
+    assignment.expires_at = now + timedelta(minutes=options.lease_minutes)
     assignment.closed_at = None
     assignment.draft_at = now
     assignment.skip_reason = ""
@@ -296,20 +302,17 @@ def reopen(*, assignment_id: int, rater: Rater, lease_minutes: int) -> Assignmen
     return assignment
 
 
-def _withdraw(*, assignment: Assignment) -> bool:
+def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     """Take the verdict in force out of force; returns whether its place stays taken."""
     current = Judgment.objects.select_for_update().get(
         task_id=assignment.task_id, rater_id=assignment.rater_id, is_current=True
     )
     Judgment.objects.filter(pk=current.pk).update(is_current=False)
     Preference.objects.filter(judgment_id=current.pk).delete()
-    assignment.draft = {
-        "verdict": shown_choice(
-            ranks=current.ranks, strength=current.strength, shown_order=assignment.shown_order
-        ),
-        "both_bad": current.both_bad,
-        "why": current.rationale,
-    }
+    of_kind = kind(Task.objects.values_list("kind", flat=True).get(pk=assignment.task_id))
+    assignment.draft = of_kind.show(
+        as_verdict(current), options=options, shown_order=assignment.shown_order
+    )
     counted = current.is_counted
     current.pk = None
     current.kind = Judgment.Kind.WITHDRAWAL
@@ -326,19 +329,18 @@ def _withdraw(*, assignment: Assignment) -> bool:
     return counted
 
 
-DRAFT_FIELDS: Final = ("verdict", "both_bad", "why")
-
-
 def save_draft(
-    *, assignment_id: int, rater: Rater, draft: dict[str, Any], lease_minutes: int
+    *, assignment_id: int, rater: Rater, draft: dict[str, str], lease_minutes: int
 ) -> bool:
     """Keep unfinished answers; work on a held task renews its lease. False once closed."""
     now = timezone.now()
-    kept = {key: draft[key] for key in DRAFT_FIELDS if key in draft}
     open_ones = Assignment.objects.filter(pk=assignment_id, rater=rater)
     changed = open_ones.filter(state=AssignmentState.LEASED).update(
-        draft=kept, draft_at=now, expires_at=now + timedelta(minutes=lease_minutes)
+        draft=draft,
+        draft_at=now,
+        # Never sooner: a task sent back is held for days.
+        expires_at=Greatest(F("expires_at"), now + timedelta(minutes=lease_minutes)),
     )
     if not changed:
-        changed = open_ones.filter(state=AssignmentState.EXPIRED).update(draft=kept, draft_at=now)
+        changed = open_ones.filter(state=AssignmentState.EXPIRED).update(draft=draft, draft_at=now)
     return bool(changed)

@@ -12,7 +12,8 @@ from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
 from annotator.errors import AppError
-from annotator.forms.judgments import JudgmentForm
+from annotator.forms.judgments import read_answers
+from annotator.kinds.base import Unfit
 from annotator.models import Rater, Role
 from annotator.queries import annotation
 from annotator.services import judgments, queue, raters
@@ -29,7 +30,7 @@ def annotate(request: HttpRequest, access: Access) -> HttpResponse:
     rater = raters.for_member(project=access.project, user=request.user)
     asked = request.GET.get("assignment", "")
     if asked.isdecimal():
-        desk = annotation.desk(assignment_id=int(asked), rater=rater)
+        desk = _desk(access, rater, int(asked))
         if desk is not None:
             return _show(request, access, rater, desk)
     return _show_next(request, access, rater)
@@ -40,10 +41,16 @@ def annotate(request: HttpRequest, access: Access) -> HttpResponse:
 def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResponse:
     """Save and next."""
     rater = raters.for_member(project=access.project, user=request.user)
-    form = JudgmentForm(request.POST, options=access.project.options)
-    if not form.is_valid():
-        return _refuse(request, access, rater, assignment_id, form)
-    done = judgments.submit(assignment_id=assignment_id, rater=rater, verdict=form.to_verdict)
+    answers = read_answers(request.POST)
+    try:
+        done = judgments.answer(
+            assignment_id=assignment_id,
+            rater=rater,
+            answers=answers,
+            options=access.project.options,
+        )
+    except Unfit as error:
+        return _refuse(request, access, rater, assignment_id, answers, error)
     late = not done.is_counted and not done.was_repeat
     return _next(request, access, rater, late=late)
 
@@ -62,9 +69,8 @@ def skip(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespon
 def undo(request: HttpRequest, access: Access) -> HttpResponse:
     """Reopen the last task with its answers."""
     rater = raters.for_member(project=access.project, user=request.user)
-    minutes = access.project.options.lease_minutes
     try:
-        assignment = judgments.undo(rater=rater, lease_minutes=minutes)
+        assignment = judgments.undo(rater=rater, options=access.project.options)
     except AppError as error:
         if not request.htmx:
             messages.info(request, error.message)
@@ -80,7 +86,7 @@ def reopen(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
     assignment = judgments.reopen(
         assignment_id=assignment_id,
         rater=rater,
-        lease_minutes=access.project.options.lease_minutes,
+        options=access.project.options,
     )
     return _open(request, access, rater, assignment.pk)
 
@@ -93,15 +99,11 @@ def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespo
     kept = judgments.save_draft(
         assignment_id=assignment_id,
         rater=rater,
-        draft={
-            "verdict": _text(request, "verdict"),
-            "both_bad": "both_bad" in request.POST,
-            "why": _text(request, "why")[: judgments.MAX_RATIONALE],
-        },
+        draft=read_answers(request.POST),
         lease_minutes=access.project.options.lease_minutes,
     )
-    desk = annotation.desk(assignment_id=assignment_id, rater=rater) if kept else None
-    return render(request, "annotate/pair.html#saved", {"desk": desk, "swap": True})
+    desk = _desk(access, rater, assignment_id) if kept else None
+    return render(request, "annotate/desk.html#saved", {"desk": desk, "swap": True})
 
 
 @project_page(Role.ANNOTATOR)
@@ -113,7 +115,9 @@ def history(request: HttpRequest, access: Access) -> HttpResponse:
         before = parse_datetime(request.GET.get("before", ""))
     except ValueError:
         before = None
-    rows = annotation.history(rater=rater, before=before, limit=PAGE)
+    rows = annotation.history(
+        rater=rater, options=access.project.options, before=before, limit=PAGE
+    )
     older = rows[-1].at.isoformat() if len(rows) == PAGE else ""
     context = {"access": access, "rows": rows, "rater": rater, "older": older}
     return render(request, "annotate/history.html", context)
@@ -124,19 +128,24 @@ def _text(request: HttpRequest, name: str) -> str:
     return request.POST.get(name, "").replace("\0", "")
 
 
+def _desk(access: Access, rater: Rater, assignment_id: int) -> annotation.Desk | None:
+    return annotation.desk(assignment_id=assignment_id, rater=rater, options=access.project.options)
+
+
 def _refuse(
-    request: HttpRequest, access: Access, rater: Rater, assignment_id: int, form: JudgmentForm
+    request: HttpRequest,
+    access: Access,
+    rater: Rater,
+    assignment_id: int,
+    answers: dict[str, str],
+    error: Unfit,
 ) -> HttpResponse:
     """The same task again, the answers as they were, and what is missing."""
-    desk = annotation.desk(assignment_id=assignment_id, rater=rater)
+    desk = _desk(access, rater, assignment_id)
     if desk is None:
         raise Http404("not this rater's assignment")
-    desk.draft.update(
-        verdict=request.POST.get("verdict", ""),
-        both_bad="both_bad" in request.POST,
-        why=request.POST.get("why", ""),
-    )
-    return _show(request, access, rater, desk, form=form, status=422)
+    desk = desk.with_answers(answers, access.project.options)
+    return _show(request, access, rater, desk, refused=error.messages, status=422)
 
 
 def _next(
@@ -151,7 +160,7 @@ def _next(
 
 def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int) -> HttpResponse:
     if request.htmx and request.htmx.target == "work":
-        desk = annotation.desk(assignment_id=assignment_id, rater=rater)
+        desk = _desk(access, rater, assignment_id)
         return _show(request, access, rater, desk, note=REOPENED)
     messages.info(request, REOPENED)
     url = reverse("annotate", args=[access.project.slug])
@@ -160,7 +169,7 @@ def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int
 
 def _show_next(request: HttpRequest, access: Access, rater: Rater, **context: Any) -> HttpResponse:
     lease = queue.claim_next(project=access.project, rater=rater)
-    desk = lease and annotation.desk(assignment_id=lease.assignment_id, rater=rater)
+    desk = _desk(access, rater, lease.assignment_id) if lease else None
     return _show(request, access, rater, desk, **context)
 
 
@@ -178,9 +187,8 @@ def _show(
         "desk": desk,
         "options": access.project.options,
         "progress": annotation.progress(project=access.project, rater=rater),
-        "choices": annotation.CHOICES,
     }
     if desk is None:
         context["next_free_at"] = annotation.next_free_at(project=access.project)
-    name = "annotate/pair.html#work" if request.htmx else "annotate/pair.html"
+    name = "annotate/desk.html#work" if request.htmx else "annotate/desk.html"
     return render(request, name, context, status=status)

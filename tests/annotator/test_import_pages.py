@@ -14,6 +14,7 @@ from django.test import Client
 
 from annotator.errors import Conflict
 from annotator.jobs import base
+from annotator.kinds.pairwise import pairwise_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
@@ -313,9 +314,8 @@ def test_undo_keeps_what_a_person_judged_or_holds(project: Project, tmp_path: Pa
     judgments.submit(
         assignment_id=judged.assignment_id,
         rater=people[0],
-        verdict=lambda order: judgments.pairwise_verdict(
-            choice="a1", both_bad=False, rationale="", shown_order=order
-        ),
+        options=project.options,
+        verdict=lambda _, order: pairwise_verdict(choice="a1", shown_order=order),
     )
     judgments.skip(assignment_id=skipped.assignment_id, rater=people[2], reason="unclear")
     assert import_undo.foretell(run) == {"tasks": 2, "kept": 2}

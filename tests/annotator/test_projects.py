@@ -53,7 +53,10 @@ def settings_data(project: Project, **changes: object) -> dict[str, object]:
     data = {
         name: form[name].value()
         for name in form.fields
-        if form[name].value() not in (None, False) and not form.fields[name].disabled
+        # An unticked box is not sent; 0 is, though it equals False.
+        if form[name].value() is not None
+        and form[name].value() is not False
+        and not form.fields[name].disabled
     }
     texts = {name: getattr(project, name) for name in projects.TEXTS}
     return {name: value for name, value in (data | texts | changes).items() if value is not None}

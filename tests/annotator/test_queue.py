@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.errors import Conflict, NotFound
-from annotator.models import Assignment, Judgment, Preference, Rater, Task
-from annotator.queries.annotation import shown_choice
+from annotator.kinds.base import kind
+from annotator.kinds.pairwise import pairwise_verdict
+from annotator.kinds.verdict import Verdict, edges_of_ranks
+from annotator.models import Assignment, Judgment, Preference, ProjectSettings, Rater, Task
 from annotator.services import judgments, queue
-from annotator.services.judgments import Verdict
 from tests import factories
 
 A_BETTER = Verdict(ranks=[1, 2], strength=1)
@@ -30,7 +31,10 @@ def claim(rater: Rater) -> queue.Lease | None:
 
 def submit(rater: Rater, lease: queue.Lease, verdict: Verdict = A_BETTER) -> judgments.Submitted:
     return judgments.submit(
-        assignment_id=lease.assignment_id, rater=rater, verdict=lambda _: verdict
+        assignment_id=lease.assignment_id,
+        rater=rater,
+        options=rater.project.options,
+        verdict=lambda *_: verdict,
     )
 
 
@@ -190,7 +194,7 @@ def test_undo_reopens_with_answers_and_adds_to_the_history() -> None:
     rater, other = factories.rater(project), factories.rater(project)
     lease = claim(rater)
     submit(rater, lease, Verdict(ranks=[2, 1], strength=2, rationale="B is right"))
-    reopened = judgments.undo(rater=rater, lease_minutes=30)
+    reopened = judgments.undo(rater=rater, options=ProjectSettings())
     assert reopened.draft["why"] == "B is right"
     best = "ab"[lease.shown_order.index(1)]
     assert reopened.draft["verdict"] == f"{best}2"
@@ -212,10 +216,10 @@ def test_undo_of_a_skip_brings_the_task_back() -> None:
     rater = factories.rater(project)
     lease = claim(rater)
     judgments.skip(assignment_id=lease.assignment_id, rater=rater, reason="broken")
-    assert judgments.undo(rater=rater, lease_minutes=30).pk == lease.assignment_id
+    assert judgments.undo(rater=rater, options=ProjectSettings()).pk == lease.assignment_id
     assert_counters_are_true(project.pk)
     with pytest.raises(NotFound, match="nothing to undo"):
-        judgments.undo(rater=rater, lease_minutes=30)
+        judgments.undo(rater=rater, options=ProjectSettings())
 
 
 @pytest.mark.django_db
@@ -225,7 +229,7 @@ def test_reopen_refuses_what_is_open() -> None:
     rater = factories.rater(project)
     lease = claim(rater)
     with pytest.raises(Conflict):
-        judgments.reopen(assignment_id=lease.assignment_id, rater=rater, lease_minutes=30)
+        judgments.reopen(assignment_id=lease.assignment_id, rater=rater, options=ProjectSettings())
 
 
 @pytest.mark.django_db
@@ -297,31 +301,26 @@ def test_claim_walks_no_further_for_a_rater_far_ahead(
     seed=st.integers(0, 2**32),
 )
 def test_edges_are_antisymmetric_under_reordering(ranks: list[int], seed: int) -> None:
-    ids = list(range(100, 100 + len(ranks)))
     order = random.Random(seed).sample(range(len(ranks)), len(ranks))
-    plain = {
-        (a, b): (outcome, strength)
-        for a, b, outcome, strength in judgments.edges(response_ids=ids, ranks=ranks, strength=1)
-    }
-    moved = judgments.edges(
-        response_ids=[ids[i] for i in order], ranks=[ranks[i] for i in order], strength=1
-    )
+    ranks = [sorted(set(ranks)).index(rank) + 1 for rank in ranks]
+    plain = {(e.a, e.b): (e.outcome, e.strength) for e in edges_of_ranks(ranks, strength=1)}
+    moved = edges_of_ranks([ranks[i] for i in order], strength=1)
     assert len(moved) == len(plain)
-    for a, b, outcome, strength in moved:
+    for edge in moved:
+        a, b = order[edge.a], order[edge.b]
         expected = plain.get((a, b)) or (-plain[(b, a)][0], plain[(b, a)][1])
-        assert (outcome, strength) == expected
+        assert (edge.outcome, edge.strength) == expected
 
 
 @pytest.mark.parametrize("shown_order", [[0, 1], [1, 0]])
 @pytest.mark.parametrize("choice", ["a2", "a1", "tie", "b1", "b2"])
 def test_scale_and_verdict_are_inverse(choice: str, shown_order: list[int]) -> None:
-    verdict = judgments.pairwise_verdict(choice=choice, shown_order=shown_order, both_bad=False)
+    options = ProjectSettings()
+    verdict = pairwise_verdict(choice=choice, shown_order=shown_order)
     verdict.check(responses=2)
-    shown = shown_choice(ranks=verdict.ranks, strength=verdict.strength, shown_order=shown_order)
-    assert shown == choice
-    mirrored = judgments.pairwise_verdict(
-        choice=choice, shown_order=shown_order[::-1], both_bad=False
-    )
+    shown = kind("pairwise").show(verdict, options=options, shown_order=shown_order)
+    assert shown == {"verdict": choice}
+    mirrored = pairwise_verdict(choice=choice, shown_order=shown_order[::-1])
     if choice != "tie":
         assert mirrored.ranks == verdict.ranks[::-1]
 
@@ -360,7 +359,7 @@ def test_overlap_is_exact_with_raters_at_once() -> None:
                 elif throw < 0.15 and undone < 10:
                     undone += 1
                     submit(rater, lease)
-                    judgments.undo(rater=rater, lease_minutes=30)
+                    judgments.undo(rater=rater, options=ProjectSettings())
                 else:
                     submit(rater, lease)
         except BaseException as error:  # noqa: BLE001 - shown by the test, whatever it is

@@ -14,10 +14,10 @@ from kombu.exceptions import OperationalError
 
 from annotator.errors import Conflict
 from annotator.jobs import base, watch
-from annotator.models import Assignment, Judgment, Role, Run, RunState, Task
+from annotator.kinds.verdict import Verdict
+from annotator.models import Assignment, Judgment, ProjectSettings, Role, Run, RunState, Task
 from annotator.services import judgments, projects, queue, runs
 from annotator.services.import_rows import Loader
-from annotator.services.judgments import Verdict
 from annotator.uploads import OTHER_BYTES
 from tests import factories
 
@@ -42,7 +42,8 @@ def test_two_tabs_of_one_person_do_not_deadlock() -> None:
             judgments.submit(
                 assignment_id=assignment_id,
                 rater=rater,
-                verdict=lambda _: Verdict(ranks=[1, 2], strength=1),
+                options=project.options,
+                verdict=lambda *_: Verdict(ranks=[1, 2], strength=1),
             )
 
         def claim(start: Any = barrier) -> None:
@@ -54,7 +55,7 @@ def test_two_tabs_of_one_person_do_not_deadlock() -> None:
             thread.start()
         for thread in threads:
             thread.join(30)
-        judgments.undo(rater=rater, lease_minutes=30)
+        judgments.undo(rater=rater, options=ProjectSettings())
     assert not failures, failures[0]
     task = Task.objects.get()
     held = Assignment.objects.filter(task=task, state="leased").count()

@@ -29,20 +29,20 @@ SLUG: Final = "bench"
 # One vote per pair, one pair per prompt: the most text per vote there can be. Texts of about
 # 470 characters for a prompt and 190 for a response, the means of HH-RLHF (harmless, test).
 FILL: Final = """
-INSERT INTO annotator_prompt (project_id, content_hash, messages, source_image, mask_image, split,
+INSERT INTO annotator_prompt (project_id, content_hash, messages, split,
                               external_id, tags, extra, created_at)
 SELECT %(project)s, decode(md5('p' || i), 'hex'),
        jsonb_build_array(jsonb_build_object('role', 'user', 'content',
            'Question ' || i || ': ' || repeat('how would you explain this? ', 16))),
-       '', '', CASE i %% 10 WHEN 0 THEN 'test' WHEN 1 THEN 'validation' ELSE 'train' END,
+       CASE i %% 10 WHEN 0 THEN 'test' WHEN 1 THEN 'validation' ELSE 'train' END,
        '', '[]', '{}', now()
 FROM generate_series(1, %(pairs)s) i;
 
-INSERT INTO annotator_response (project_id, prompt_id, content_hash, text, image, generator,
+INSERT INTO annotator_response (project_id, prompt_id, content_hash, text, generator,
                                 sampling, extra, created_at)
 SELECT project_id, id, decode(md5(side || id::text), 'hex'),
        'Answer ' || side || ' to ' || id || '.' || chr(10) || repeat('Well, "it" depends – a little. ', 6),
-       '', '', '{}', '{}', now()
+       '', '{}', '{}', now()
 FROM annotator_prompt, (VALUES ('a'), ('b')) sides (side)
 WHERE project_id = %(project)s ORDER BY id;
 

@@ -27,18 +27,18 @@ CLIENTS: Final = (1, 8, 32)
 OVERLAP: Final = 5
 
 FILL: Final = """
-INSERT INTO annotator_prompt (project_id, content_hash, messages, source_image, mask_image, split,
+INSERT INTO annotator_prompt (project_id, content_hash, messages, split,
                               external_id, tags, extra, created_at)
 SELECT %(project)s, decode(md5('p' || i), 'hex'),
        jsonb_build_array(jsonb_build_object('role', 'user', 'content',
            'Question ' || i || ': ' || repeat('how would you explain this? ', 5))),
-       '', '', 'train', '', '[]', '{}', now()
+       'train', '', '[]', '{}', now()
 FROM generate_series(1, %(tasks)s) i;
-INSERT INTO annotator_response (project_id, prompt_id, content_hash, text, image, generator,
+INSERT INTO annotator_response (project_id, prompt_id, content_hash, text, generator,
                                 sampling, extra, created_at)
 SELECT project_id, id, decode(md5(side || id::text), 'hex'),
        'Answer ' || side || E'.\\n\\n' || repeat('It *depends* on the `case`. ', 20)
-           || E'\\n\\n- first\\n- second\\n', '', 'm', '{}', '{}', now()
+           || E'\\n\\n- first\\n- second\\n', 'm', '{}', '{}', now()
 FROM annotator_prompt, (VALUES ('a'), ('b')) sides (side) WHERE project_id = %(project)s
 ORDER BY id;
 INSERT INTO annotator_task (project_id, prompt_id, kind, response_ids, content_hash, overlap,
