@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -89,21 +90,24 @@ def response(to: Prompt, text: str = "", **fields: Any) -> Response:
     )
 
 
-def pairwise_task(
+def task_of(
     in_project: Project,
+    kind: str = "pairwise",
+    k: int = 2,
     *,
-    texts: tuple[str, str] = ("", ""),
+    texts: Sequence[str] = (),
     of: Prompt | None = None,
     **fields: Any,
 ) -> Task:
-    """One prompt with two responses and a task about them, overlap from the project."""
+    """One prompt with ``k`` responses and a task of any kind, overlap from the project."""
     of = of or prompt(in_project)
-    responses = [response(of, text) for text in texts]
+    responses = [response(of, text) for text in texts or [""] * k]
     overlap = fields.pop("overlap", in_project.options.overlap)
     number = next(_number)
     return Task.objects.create(
         project=in_project,
         prompt=of,
+        kind=kind,
         response_ids=[one.pk for one in responses],
         content_hash=digest("task", str(number)),
         overlap=overlap,
@@ -111,6 +115,18 @@ def pairwise_task(
         position=fields.pop("position", number),
         **fields,
     )
+
+
+def pairwise_task(in_project: Project, *, texts: tuple[str, str] = ("", ""), **fields: Any) -> Task:
+    return task_of(in_project, texts=texts, **fields)
+
+
+def ranking_task(in_project: Project, k: int = 4, **fields: Any) -> Task:
+    return task_of(in_project, "ranking", k, **fields)
+
+
+def best_worst_task(in_project: Project, k: int = 4, **fields: Any) -> Task:
+    return task_of(in_project, "best-worst", k, **fields)
 
 
 def judgment(by: Rater, on: Task, choice: str = "a1", **fields: Any) -> Judgment:
