@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -138,18 +138,28 @@ def submit(
         if row is None:
             raise NotFound("This task is not yours.")
         held = _Held(*row)
-        if held.state == AssignmentState.SUBMITTED:
-            current = Judgment.objects.get(task_id=held.task_id, rater=rater, is_current=True)
-            return Submitted(current.pk, current.is_counted, was_repeat=True)
         of_kind = kind(held.kind)
         said = verdict(of_kind, held.shown_order)
         said.check(responses=len(held.response_ids))
+        if held.state == AssignmentState.SUBMITTED:
+            return _repeated(task_id=held.task_id, rater=rater, verdict=said)
         is_counted = held.state == AssignmentState.LEASED or queue.take_place(task_id=held.task_id)
         values = _values(held, said, rater=rater, is_counted=is_counted)
         values |= _edge_columns(held, of_kind.edges(said, options=options))
         values["is_hit"] = _is_hit(held, of_kind, said)
         cursor.execute(SUBMIT_SQL, values)
         return Submitted(cursor.fetchone()[0], is_counted)
+
+
+def _repeated(*, task_id: int, rater: Rater, verdict: Verdict) -> Submitted:
+    """A double press is recorded once. Another verdict is not dropped in silence: Conflict."""
+    current = Judgment.objects.get(task_id=task_id, rater=rater, is_current=True)
+    if replace(as_verdict(current), active_ms=None) != replace(verdict, active_ms=None):
+        raise Conflict(
+            "You have judged this task already, and differently. Your first verdict stands.",
+            advice="Open it in your judgments to change it.",
+        )
+    return Submitted(current.pk, current.is_counted, was_repeat=True)
 
 
 def _is_hit(held: _Held, of_kind: Kind, verdict: Verdict) -> bool | None:

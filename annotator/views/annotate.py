@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
-from annotator.errors import AppError
+from annotator.errors import AppError, Conflict
 from annotator.forms.judgments import read_answers
 from annotator.kinds.base import Unfit
 from annotator.models import Rater, Role
@@ -51,6 +51,10 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
         )
     except Unfit as error:
         return _refuse(request, access, rater, assignment_id, answers, error)
+    except Conflict as error:
+        if not request.htmx:
+            messages.warning(request, f"{error.message} {error.advice}")
+        return _next(request, access, rater, note=f"{error.message} {error.advice}")
     late = not done.is_counted and not done.was_repeat
     return _next(request, access, rater, late=late)
 

@@ -44,8 +44,11 @@ def test_claim_and_judge_round_the_queue() -> None:
     judgment = Judgment.objects.get()
     best = task.response_ids[judgment.ranks.index(1)]
     assert held["responses"][1] == task.prompt.responses.get(pk=best).text
-    status, answer = call("POST", path, {"verdict": "a1"})
+    status, answer = call("POST", path, {"verdict": "b2", "why": "clearer"})
     assert (status, answer["was_repeat"]) == (200, True)
+    status, answer = call("POST", path, {"verdict": "a1"})
+    assert status == 409, "another verdict is not dropped in silence"
+    assert Judgment.objects.get().strength == 2
     assert call("POST", "/projects/api/tasks/claim") == (200, {"task": None})
     status, answer = call("POST", "/projects/api/tasks/undo")
     assert answer["task"]["draft"]["verdict"] == "b2"

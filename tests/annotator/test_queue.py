@@ -159,9 +159,21 @@ def test_double_press_records_one_judgment() -> None:
     rater = factories.rater(project)
     lease = claim(rater)
     first = submit(rater, lease)
-    second = submit(rater, lease, Verdict(ranks=[2, 1], strength=2))
+    second = submit(rater, lease)
     assert second.was_repeat
     assert second.judgment_id == first.judgment_id
+    assert Judgment.objects.get().ranks == [1, 2]
+
+
+@pytest.mark.django_db
+def test_another_verdict_on_a_judged_task_is_refused() -> None:
+    project = factories.project()
+    factories.pairwise_task(project)
+    rater = factories.rater(project)
+    lease = claim(rater)
+    submit(rater, lease)
+    with pytest.raises(Conflict):
+        submit(rater, lease, Verdict(ranks=[2, 1], strength=2))
     assert Judgment.objects.get().ranks == [1, 2]
 
 
