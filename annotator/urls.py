@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from annotator.api import api
+from annotator.api import api, nothing_here
 from annotator.views import (
     accounts,
     annotate,
@@ -68,6 +68,7 @@ urlpatterns = [
     path("preferences/tokens/<int:token_id>/revoke/", accounts.revoke_token, name="token_revoke"),
     path("p/<slug:slug>/", include(project)),
     path("api/v1/", api.urls),
+    re_path(r"^api/v1/", nothing_here),
     path("accounts/", include("allauth.urls")),
     path("operator/", admin.site.urls),
 ]

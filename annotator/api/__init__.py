@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
@@ -45,6 +46,13 @@ def app_error(request: HttpRequest, error: AppError) -> HttpResponse:
     if error.advice:
         body["advice"] = error.advice
     return api.create_response(request, body, status=error.status)
+
+
+@csrf_exempt
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    """An address under /api/v1/ that is none: a program is told in JSON, as for everything."""
+    detail = f"There is no {request.path}. /api/v1/openapi.json lists what there is."
+    return api.create_response(request, {"detail": detail}, status=404)
 
 
 @api.exception_handler(Http404)

@@ -121,3 +121,11 @@ def test_openapi_describes_every_operation() -> None:
     for path, methods in schema["paths"].items():
         for operation in methods.values():
             assert operation["security"], path
+
+
+@pytest.mark.parametrize("method", ["get", "post", "delete"])
+def test_unknown_address_answers_in_json(method: str) -> None:
+    answer = getattr(Client(enforce_csrf_checks=True), method)("/api/v1/nothing/of/the/kind")
+    assert answer.status_code == 404
+    assert answer["content-type"].startswith("application/json")
+    assert "openapi.json" in answer.json()["detail"]
