@@ -14,6 +14,11 @@ from annotator.models.tasks import Task
 class Judgment(models.Model):
     """One rater's verdict on one task. An edit or an undo adds a revision.
 
+    ``is_current`` marks what is in force: one vote per task and rater, and beside the votes one
+    adjudication per task, by whichever reviewer decided last. Both are revisions of the same
+    rater where a reviewer also voted, so readers of votes leave kind "adjudication" out. An
+    adjudication takes no place: it is never counted.
+
     The canonical form serves every kind of task and never depends on what was shown where:
 
     - ``ranks``: place of each response of ``Task.response_ids``, 1 the best, equal for ties,
@@ -60,6 +65,11 @@ class Judgment(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["task", "rater", "revision"], name="one_judgment_per_revision"
+            ),
+            models.UniqueConstraint(
+                fields=["task"],
+                condition=Q(kind="adjudication", is_current=True),
+                name="one_adjudication_in_force",
             ),
         ]
         indexes = [

@@ -69,7 +69,8 @@ class ReviewItem(models.Model):
                 "id",
                 name="review_queue",
                 condition=Q(closed_at__isnull=True),
-            )
+            ),
+            models.Index(fields=["task"], name="review_of_task"),
         ]
 
     def __str__(self) -> str:

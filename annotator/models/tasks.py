@@ -146,6 +146,8 @@ class Comment(models.Model):
     author = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
     text = models.TextField(blank=True)
     is_flag = models.BooleanField(default=False)
+    # What it answers: its author sees the answer, though nobody else's remarks.
+    reply_to = models.ForeignKey("self", models.CASCADE, null=True, related_name="replies")
     created_at = models.DateTimeField(auto_now_add=True)
     resolved_at = models.DateTimeField(null=True)
     resolved_by = models.ForeignKey(
