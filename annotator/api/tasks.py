@@ -36,7 +36,8 @@ class NextOut(Schema):
 class JudgmentIn(Schema):
     """A verdict in the fields of the task's kind; responses are A, B, … in the order given.
 
-    pairwise: ``verdict``. ranking: ``place-A`` … from 1, 0 for not ranked. best-worst: ``best``
+    pairwise: ``verdict``. ranking: ``place-A`` … from 1, 0 for not ranked, and
+    ``as_shown`` where the order is the one given (else it is asked about). best-worst: ``best``
     and ``worst``, labels. rating: ``rate-0-A``, the attribute by its number from 0, a number or
     ``na``. checklist: ``check-0-A``, yes, no or na. Reasons to tick: ``reason-0``.
     """

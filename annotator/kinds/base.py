@@ -21,11 +21,15 @@ Answers = Mapping[str, str]
 
 
 class Unfit(Invalid):
-    """Answers that are not a verdict yet. ``messages`` say what is missing, in page order."""
+    """Answers that are not a verdict yet. ``messages`` say what is missing, in page order.
 
-    def __init__(self, *messages: str) -> None:
+    ``fill`` are answers that the page which asks again stands on, over those that were sent.
+    """
+
+    def __init__(self, *messages: str, fill: Answers | None = None) -> None:
         super().__init__(" ".join(messages))
         self.messages = messages
+        self.fill = dict(fill or {})
 
 
 class Kind(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -77,6 +78,12 @@ def markdown(text: Any, kind: str = "chat") -> SafeString:
 def source(text: Any) -> SafeString:
     """A text as it was written, for the raw view"""
     return rendering.render_plain("" if text is None else str(text))
+
+
+@register.filter
+def at(values: Sequence[Any], index: int) -> Any:
+    """``desk.answers|at:slot``: the item at that place."""
+    return values[index]
 
 
 @register.simple_tag
