@@ -19,6 +19,8 @@ class Group(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="groups")
     name = models.CharField(max_length=80)
     raters = models.ManyToManyField(Rater, related_name="groups")
+    # Set where the group stands for one named person (services.groups.of_person).
+    person = models.OneToOneField(Rater, models.CASCADE, null=True, related_name="own_group")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -83,6 +85,8 @@ class Task(models.Model):
                 name="task_golds",
                 condition=Q(is_gold=True),
             ),
+            # Pages and chunks walk a project's tasks in the order of their import.
+            models.Index(fields=["project", "id"], name="task_by_project"),
         ]
 
     def __str__(self) -> str:
