@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Max, QuerySet
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -48,12 +48,11 @@ class _Held:
     kind: str
     is_gold: bool
     gold: dict[str, Any] | None
-    is_settled: bool
 
 
 LOCK_SQL: Final = """
     SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.kind, t.is_gold,
-           CASE WHEN t.is_gold THEN t.gold END, t.is_settled
+           CASE WHEN t.is_gold THEN t.gold END
     FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
     WHERE a.id = %s AND a.rater_id = %s FOR NO KEY UPDATE OF a
 """
@@ -77,21 +76,22 @@ SUBMIT_SQL: Final = """
                %(is_hit)s
         FROM annotator_assignment a WHERE a.id = %(assignment)s
         RETURNING id, project_id, task_id, rater_id, both_bad
+    ), task AS (  -- locked even when not counted: a reviewer may be settling it (services.review)
+        UPDATE annotator_task SET judged = judged + %(counted)s::int
+        WHERE id = %(task)s RETURNING id, is_gold, is_settled
     ), edges AS (
         INSERT INTO annotator_preference
             (project_id, judgment_id, task_id, prompt_id, rater_id, a_id, b_id, outcome,
              strength, both_bad, is_gold, is_overruled)
         SELECT j.project_id, j.id, j.task_id, %(prompt)s, j.rater_id, e.a, e.b, e.outcome,
-               e.strength, j.both_bad, %(gold)s, %(settled)s
-        FROM judgment j,
+               e.strength, j.both_bad, t.is_gold, t.is_settled
+        FROM judgment j, task t,
              unnest(%(a)s::bigint[], %(b)s::bigint[], %(outcomes)s::int[], %(strengths)s::int[])
                  AS e (a, b, outcome, strength)
-    ), task AS (
-        UPDATE annotator_task SET judged = judged + 1
-        WHERE id = %(task)s AND %(counted)s RETURNING id
     ), assignment AS (
         UPDATE annotator_assignment
-        SET state = 'submitted', closed_at = clock_timestamp(), draft = NULL
+        SET state = 'submitted', closed_at = clock_timestamp(), draft = NULL,
+            sent_back_at = NULL, sent_back_note = ''
         WHERE id = %(assignment)s
     ), rater AS (  -- asks for the task's row, so that it is locked first (services.queue)
         UPDATE annotator_rater SET judged = judged + 1
@@ -153,13 +153,18 @@ def submit(
 
 def _repeated(*, task_id: int, rater: Rater, verdict: Verdict) -> Submitted:
     """A double press is recorded once. Another verdict is not dropped in silence: Conflict."""
-    current = Judgment.objects.get(task_id=task_id, rater=rater, is_current=True)
+    current = _votes_in_force().get(task_id=task_id, rater=rater)
     if replace(as_verdict(current), active_ms=None) != replace(verdict, active_ms=None):
         raise Conflict(
             "You have judged this task already, and differently. Your first verdict stands.",
             advice="Open it in your judgments to change it.",
         )
     return Submitted(current.pk, current.is_counted, was_repeat=True)
+
+
+def _votes_in_force() -> QuerySet[Judgment]:
+    """A reviewer's decision on the same task stands beside the vote and is not one."""
+    return Judgment.objects.filter(is_current=True).exclude(kind=Judgment.Kind.ADJUDICATION)
 
 
 def _is_hit(held: _Held, of_kind: Kind, verdict: Verdict) -> bool | None:
@@ -175,8 +180,6 @@ def _values(held: _Held, verdict: Verdict, *, rater: Rater, is_counted: bool) ->
         "assignment": held.assignment_id,
         "task": held.task_id,
         "prompt": held.prompt_id,
-        "gold": held.is_gold,
-        "settled": held.is_settled,
         "rater": rater.pk,
         "counted": is_counted,
         "ranks": verdict.ranks,
@@ -314,8 +317,10 @@ def reopen(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Ass
 
 def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     """Take the verdict in force out of force; returns whether its place stays taken."""
-    current = Judgment.objects.select_for_update().get(
-        task_id=assignment.task_id, rater_id=assignment.rater_id, is_current=True
+    current = (
+        _votes_in_force()
+        .select_for_update()
+        .get(task_id=assignment.task_id, rater_id=assignment.rater_id)
     )
     Judgment.objects.filter(pk=current.pk).update(is_current=False)
     Preference.objects.filter(judgment_id=current.pk).delete()
@@ -326,7 +331,7 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     counted = current.is_counted
     current.pk = None
     current.kind = Judgment.Kind.WITHDRAWAL
-    current.revision += 1
+    current.revision = next_revision(task_id=assignment.task_id, rater_id=assignment.rater_id)
     current.is_current = False
     current.submitted_at = timezone.now()
     current.save(force_insert=True)
@@ -337,6 +342,12 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
                 [assignment.task_id],
             )
     return counted
+
+
+def next_revision(*, task_id: int, rater_id: int) -> int:
+    """The next number in a rater's history of a task; the caller holds the rater's lock."""
+    had = Judgment.objects.filter(task_id=task_id, rater_id=rater_id).aggregate(Max("revision"))
+    return (had["revision__max"] or 0) + 1
 
 
 def save_draft(
