@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from annotator.kinds.base import LABELS, Answers, Unfit, as_shown, canonical, common, show_common
+from annotator.kinds.grid import first_few, line, missing, moves
 from annotator.kinds.verdict import MAX_STRENGTH, Edge, Ratings, Verdict, dense
 from annotator.models import ProjectSettings
 
@@ -39,20 +40,19 @@ class Checklist:
         self, answers: Answers, *, options: ProjectSettings, shown_order: list[int]
     ) -> Verdict:
         ratings: Ratings = {}
-        missing = []
-        for at, (line, _) in enumerate(lines(options)):
+        lacking = []
+        for at, (text, _) in enumerate(lines(options)):
             by_slot: list[int | None] = []
             for slot in range(len(shown_order)):
                 given = answers.get(f"check-{at}-{LABELS[slot]}", "")
                 if given in VALUES and (given != "na" or options.allow_not_applicable):
                     by_slot.append(VALUES[given])
                 else:
-                    missing.append(f"“{line}” of {LABELS[slot]}")
-            if not missing:
-                ratings[line] = canonical(by_slot, shown_order=shown_order)
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise Unfit(f"Still to check: {', '.join(missing[:3])}{more}.")
+                    lacking.append(f"“{text}” of {LABELS[slot]}")
+            if not lacking:
+                ratings[text] = canonical(by_slot, shown_order=shown_order)
+        if lacking:
+            raise Unfit(f"Still to check: {first_few(lacking)}.")
         if not ratings:
             raise Unfit("This project has no criteria to check yet. Its owner can add them.")
         return common(answers, checked(ratings, options=options), options=options)
@@ -61,8 +61,8 @@ class Checklist:
         self, verdict: Verdict, *, options: ProjectSettings, shown_order: list[int]
     ) -> dict[str, str]:
         shown = show_common(verdict, options=options)
-        for at, (line, _) in enumerate(lines(options)):
-            values = (verdict.ratings or {}).get(line)
+        for at, (text, _) in enumerate(lines(options)):
+            values = (verdict.ratings or {}).get(text)
             if values is None:
                 continue
             for label, value in zip(
@@ -72,32 +72,27 @@ class Checklist:
         return shown
 
     def present(self, draft: Answers, *, options: ProjectSettings, slots: int) -> dict[str, Any]:
-        values = [("yes", "Yes"), ("no", "No")]
+        choices = [("yes", "Yes", "y"), ("no", "No", "n")]
         if options.allow_not_applicable:
-            values.append(("na", "n/a"))
+            choices.append(("na", "n/a", "-"))
+        asked: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for at, (text, is_failure) in enumerate(lines(options)):
+            asked[is_failure].append(
+                line(text, stem=f"check-{at}-", draft=draft, choices=choices, slots=slots)
+            )
+        blocks = [
+            {"title": "Asked for, and there?", "lines": asked[False]},
+            {"title": "What went wrong?", "lines": asked[True], "is_failure": True},
+        ]
         return {
             "help": [
-                (("j", "k"), "next row, row before"),
-                (("y", "n"), "yes, no; goes to the next row by itself"),
+                (("y", "n"), "yes, no, and go to the next"),
                 *([(("-",), "does not apply")] if options.allow_not_applicable else []),
+                *([(("Shift", "n"), "nothing else went wrong")] if asked[True] else []),
+                *moves(slots=slots),
             ],
-            "values": values,
-            "lines": [
-                {
-                    "text": line,
-                    "is_failure": is_failure,
-                    "at": at,
-                    "cells": [
-                        {
-                            "label": LABELS[slot],
-                            "field": f"check-{at}-{LABELS[slot]}",
-                            "value": draft.get(f"check-{at}-{LABELS[slot]}", ""),
-                        }
-                        for slot in range(slots)
-                    ],
-                }
-                for at, (line, is_failure) in enumerate(lines(options))
-            ],
+            "blocks": [block for block in blocks if block["lines"]],
+            "first_missing": next(iter(missing([*asked[False], *asked[True]])), ""),
         }
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:
@@ -126,8 +121,8 @@ class Checklist:
         given = verdict.ratings or {}
         return all(
             wanted is None or got == wanted
-            for line, values in (gold.ratings or {}).items()
-            for got, wanted in zip(given.get(line, [None] * len(values)), values, strict=False)
+            for text, values in (gold.ratings or {}).items()
+            for got, wanted in zip(given.get(text, [None] * len(values)), values, strict=False)
         )
 
 
@@ -147,8 +142,8 @@ def passed(ratings: Ratings, *, options: ProjectSettings) -> list[float | None]:
     shares: list[float | None] = []
     for at in range(size):
         told = [
-            value == (0 if line in failures else 1)
-            for line, values in ratings.items()
+            value == (0 if text in failures else 1)
+            for text, values in ratings.items()
             if (value := values[at]) is not None
         ]
         shares.append(sum(told) / len(told) if told else None)

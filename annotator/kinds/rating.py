@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from annotator.kinds.base import LABELS, Answers, Unfit, as_shown, canonical, common, show_common
+from annotator.kinds.grid import Choice, first_few, line, missing, moves
 from annotator.kinds.verdict import MAX_STRENGTH, Edge, Ratings, Verdict, dense
 from annotator.models import ProjectSettings
 
 NOT_APPLICABLE: Final = "na"
+NOT_APPLICABLE_KEY: Final = "-"
+TEN: Final = "t"  # the key for 10 on a scale from 0; on one from 1 it is 0
 
 
 class Rating:
@@ -22,7 +25,7 @@ class Rating:
     ) -> Verdict:
         legal = {str(n): n for n in range(options.rating_low, options.rating_high + 1)}
         ratings: Ratings = {}
-        missing = []
+        lacking = []
         for at, attribute in enumerate(options.attributes):
             by_slot: list[int | None] = []
             for slot in range(len(shown_order)):
@@ -32,12 +35,11 @@ class Rating:
                 elif given in legal:
                     by_slot.append(legal[given])
                 else:
-                    missing.append(f"{attribute} of {LABELS[slot]}")
-            if not missing:
+                    lacking.append(f"{attribute} of {LABELS[slot]}")
+            if not lacking:
                 ratings[attribute] = canonical(by_slot, shown_order=shown_order)
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise Unfit(f"Still to rate: {', '.join(missing[:3])}{more}.")
+        if lacking:
+            raise Unfit(f"Still to rate: {first_few(lacking)}.")
         return common(answers, rated(ratings), options=options)
 
     def show(
@@ -55,28 +57,21 @@ class Rating:
         return shown
 
     def present(self, draft: Answers, *, options: ProjectSettings, slots: int) -> dict[str, Any]:
-        values = [str(n) for n in range(options.rating_low, options.rating_high + 1)]
+        choices = scale(options)
+        lines = [
+            line(attribute, stem=f"rate-{at}-", draft=draft, choices=choices, slots=slots)
+            for at, attribute in enumerate(options.attributes)
+        ]
+        keys = [key for _, _, key in choices if key not in (TEN, NOT_APPLICABLE_KEY)]
+        steps = [((keys[0], "to", keys[-1]), "rate, and go to the next")]
+        if any(key == TEN for _, _, key in choices):
+            steps.append(((TEN,), "rate 10"))
+        if options.allow_not_applicable:
+            steps.append(((NOT_APPLICABLE_KEY,), "does not apply"))
         return {
-            "help": [
-                (("j", "k"), "next row, row before"),
-                ((values[0], "to", values[-1]), "rate; goes to the next row by itself"),
-            ],
-            "values": values,
-            "attributes": [
-                {
-                    "name": attribute,
-                    "at": at,
-                    "cells": [
-                        {
-                            "label": LABELS[slot],
-                            "field": f"rate-{at}-{LABELS[slot]}",
-                            "value": draft.get(f"rate-{at}-{LABELS[slot]}", ""),
-                        }
-                        for slot in range(slots)
-                    ],
-                }
-                for at, attribute in enumerate(options.attributes)
-            ],
+            "help": [*steps, *moves(slots=slots)],
+            "blocks": [{"title": "Rate", "hint": anchors(options), "lines": lines}],
+            "first_missing": next(iter(missing(lines)), ""),
         }
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:
@@ -113,6 +108,25 @@ class Rating:
             for attribute, values in (gold.ratings or {}).items()
             for got, wanted in zip(given.get(attribute, [None] * len(values)), values, strict=False)
         )
+
+
+def scale(options: ProjectSettings) -> list[Choice]:
+    """(value, label, key) of every rating that can be given, the lowest first."""
+    ten = "0" if options.rating_low else TEN
+    steps = range(options.rating_low, options.rating_high + 1)
+    choices = [(str(n), str(n), str(n) if n < 10 else ten) for n in steps]
+    if options.allow_not_applicable:
+        choices.append((NOT_APPLICABLE, "n/a", NOT_APPLICABLE_KEY))
+    return choices
+
+
+def anchors(options: ProjectSettings) -> str:
+    """What the ends of the scale mean, where the owner said so."""
+    ends = (
+        (options.rating_low, options.rating_low_means),
+        (options.rating_high, options.rating_high_means),
+    )
+    return ", ".join(f"{value} is {means}" for value, means in ends if means)
 
 
 def deciding(verdict: Verdict) -> list[int | None]:

@@ -54,7 +54,7 @@ class ProjectSettings(BaseModel):
         "annotator.kinds:KINDS",
         "pairwise",
         "Kind of task",
-        "What imported responses become tasks of; an import can choose another.",
+        "What later imports become; an import can choose another. Tasks that exist keep theirs.",
     )
     overlap: int = Field(
         1,
@@ -93,6 +93,10 @@ class ProjectSettings(BaseModel):
     )
     rating_low: int = Field(0, ge=0, le=1, title="Lowest rating")
     rating_high: int = Field(4, ge=1, le=10, title="Highest rating")
+    rating_low_means: str = Field(
+        "", max_length=60, title="Lowest rating means", description="Shown above the grid."
+    )
+    rating_high_means: str = Field("", max_length=60, title="Highest rating means")
     criteria: list[str] = Field(
         default_factory=list,
         max_length=40,
@@ -182,13 +186,21 @@ class ProjectSettings(BaseModel):
             raise ValueError("a line stands there twice")
         return lines
 
-    @model_validator(mode="after")
-    def _lowest_is_below_highest(self) -> ProjectSettings:
-        if self.rating_low >= self.rating_high:
+    # Of the field declared last, so that a form can say where: what it is compared with is in data.
+    @field_validator("rating_high")
+    @classmethod
+    def _lowest_is_below_highest(cls, high: int, info: ValidationInfo) -> int:
+        if info.data.get("rating_low", 0) >= high:
             raise ValueError("the lowest rating must be below the highest")
-        if set(self.criteria) & set(self.failures):
-            raise ValueError("a criterion cannot also be a failure")
-        return self
+        return high
+
+    @field_validator("failures")
+    @classmethod
+    def _no_criterion_is_a_failure(cls, failures: list[str], info: ValidationInfo) -> list[str]:
+        both = set(failures) & set(info.data.get("criteria", []))
+        if both:
+            raise ValueError(f"a criterion cannot also be a failure: {min(both)}")
+        return failures
 
 
 class ProjectQuerySet(models.QuerySet):

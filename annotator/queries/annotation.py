@@ -19,6 +19,8 @@ from annotator.kinds.verdict import Verdict
 from annotator.models import Assignment, AssignmentState, Image, Project, ProjectSettings, Rater
 
 WANTED_SECONDS: Final = 60
+# Among the reasons only; anywhere else digits are the scale's. Those after the tenth have none.
+REASON_KEYS: Final = "1234567890"
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,20 @@ class Desk:
         """The same task with other answers filled in."""
         ask = kind(self.kind).present(answers, options=options, slots=len(self.answers))
         reasons = [
-            {"field": f"reason-{at}", "text": text, "checked": bool(answers.get(f"reason-{at}"))}
+            {
+                "field": f"reason-{at}",
+                "text": text,
+                "key": REASON_KEYS[at] if at < len(REASON_KEYS) else "",
+                "checked": bool(answers.get(f"reason-{at}")),
+            }
             for at, text in enumerate(options.reasons)
         ]
         return replace(self, draft=dict(answers), ask=ask, reasons=reasons)
+
+    @property
+    def reason_keys(self) -> str:
+        """The last key of the reasons to tick."""
+        return [reason["key"] for reason in self.reasons if reason["key"]][-1]
 
     @property
     def is_images(self) -> bool:
