@@ -76,7 +76,7 @@ SUBMIT_SQL: Final = """
                %(is_hit)s
         FROM annotator_assignment a WHERE a.id = %(assignment)s
         RETURNING id, project_id, task_id, rater_id, both_bad
-    ), task AS (  -- locked even when not counted: a reviewer may be settling it (services.review)
+    ), task AS (  -- locked even when not counted: a reviewer may be settling it
         UPDATE annotator_task SET judged = judged + %(counted)s::int
         WHERE id = %(task)s RETURNING id, is_gold, is_settled
     ), edges AS (
@@ -317,6 +317,8 @@ def reopen(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Ass
 
 def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     """Take the verdict in force out of force; returns whether its place stays taken."""
+    # The task before its verdicts and edges: services.adjudication changes those in this order.
+    task = Task.objects.select_for_update(no_key=True).only("kind").get(pk=assignment.task_id)
     current = (
         _votes_in_force()
         .select_for_update()
@@ -324,8 +326,7 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     )
     Judgment.objects.filter(pk=current.pk).update(is_current=False)
     Preference.objects.filter(judgment_id=current.pk).delete()
-    of_kind = kind(Task.objects.values_list("kind", flat=True).get(pk=assignment.task_id))
-    assignment.draft = of_kind.show(
+    assignment.draft = kind(task.kind).show(
         as_verdict(current), options=options, shown_order=assignment.shown_order
     )
     counted = current.is_counted
