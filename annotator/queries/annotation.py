@@ -147,7 +147,7 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
     messages, draft, answers = _json(messages), _json(draft), _json(answers)
     turns = [Turn(*one) for one in rendering.render_messages(messages)]
     bodies = [answers[str(ids[place])] for place in shown]
-    pictures = _pictures([source_id, mask_id, *(image_id for _, image_id in bodies)])
+    pictures = pictures_of([source_id, mask_id, *(image_id for _, image_id in bodies)])
     task = Desk(
         assignment_id=pk,
         kind=of_kind,
@@ -157,20 +157,20 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
         earlier=turns[:-1],
         last=turns[-1],
         answers=[
-            _answer(LABELS[slot], body, pictures.get(image_id))
+            answer_of(LABELS[slot], body, pictures.get(image_id))
             for slot, (body, image_id) in enumerate(bodies)
         ],
         source=pictures.get(source_id),
         mask=pictures.get(mask_id),
         turn=turn,
-        turns=_turns(project_id=project_id, thread=thread) if thread else 0,
+        turns=turns_of(project_id=project_id, thread=thread) if thread else 0,
         sent_back_note=note,
         draft_at=draft_at,
     )
     return task.with_answers(draft or {}, options)
 
 
-def _pictures(ids: list[int | None]) -> dict[int | None, Picture]:
+def pictures_of(ids: list[int | None]) -> dict[int | None, Picture]:
     wanted = [pk for pk in ids if pk is not None]
     if not wanted:
         return {}
@@ -178,7 +178,7 @@ def _pictures(ids: list[int | None]) -> dict[int | None, Picture]:
     return {row[0]: Picture(*row) for row in rows}
 
 
-def _turns(*, project_id: int, thread: str) -> int:
+def turns_of(*, project_id: int, thread: str) -> int:
     """How many turns of a conversation are judged."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -193,7 +193,7 @@ def _json(value: Any) -> Any:
     return orjson.loads(value) if isinstance(value, str) else value
 
 
-def _answer(label: str, body: Any, image: Picture | None) -> Answer:
+def answer_of(label: str, body: Any, image: Picture | None) -> Answer:
     if isinstance(body, str):
         return Answer(label, rendering.render_markdown(body), body, image)
     turns = rendering.render_messages(body)
@@ -208,7 +208,8 @@ def progress(*, project: Project, rater: Rater) -> Progress:
         cursor.execute(
             """
             SELECT (SELECT count(*) FROM annotator_judgment
-                    WHERE rater_id = %(rater)s AND is_current AND submitted_at >= %(midnight)s),
+                    WHERE rater_id = %(rater)s AND is_current AND submitted_at >= %(midnight)s
+                      AND kind <> 'adjudication'),
                    (SELECT coalesce(sum(judged), 0) FROM annotator_rater
                     WHERE project_id = %(project)s AND kind = 'human'),
                    (SELECT judged FROM annotator_rater WHERE id = %(rater)s)

@@ -48,7 +48,8 @@ def pseudonym(rater_id: int) -> str:
 RATER_VOTES: Final = """
 SELECT v.rater_id, count(*)
 FROM annotator_preference v JOIN annotator_prompt p ON p.id = v.prompt_id
-WHERE v.project_id = %(project)s AND NOT v.is_gold AND p.split = ANY(%(splits)s)
+WHERE v.project_id = %(project)s AND NOT v.is_gold AND NOT v.is_overruled
+  AND p.split = ANY(%(splits)s)
   AND (%(all_raters)s OR v.rater_id = ANY(%(raters)s))
 GROUP BY v.rater_id ORDER BY v.rater_id
 """
@@ -100,7 +101,7 @@ SELECT count(*) FILTER (WHERE (j.shown_order[1] = 0) = (j.ranks[1] < j.ranks[2])
 FROM annotator_judgment j
 JOIN annotator_task t ON t.id = j.task_id JOIN annotator_prompt p ON p.id = t.prompt_id
 WHERE j.project_id = %(project)s AND j.is_current AND j.shown_order IS NOT NULL
-  AND NOT t.is_gold AND p.split = ANY(%(splits)s)
+  AND j.kind <> 'adjudication' AND NOT t.is_gold AND p.split = ANY(%(splits)s)
   AND cardinality(j.ranks) = 2 AND j.ranks[1] <> j.ranks[2]
   AND (%(all_raters)s OR j.rater_id = ANY(%(raters)s))
 """

@@ -268,7 +268,7 @@ IMPORTED_SQL: Final = """
 """
 EDGES_SQL: Final = """
     SELECT project_id, count(*), count(*) FILTER (WHERE outcome <> 0)
-    FROM annotator_preference WHERE project_id = ANY(%s) GROUP BY 1
+    FROM annotator_preference WHERE project_id = ANY(%s) AND NOT is_overruled GROUP BY 1
 """
 DAILY_SQL: Final = """
     SELECT project_id, (submitted_at AT TIME ZONE %s)::date, count(*),
@@ -286,7 +286,11 @@ AGREEMENT_SQL: Final = """
     ), votes AS (
         SELECT v.project_id, v.prompt_id, v.a_id, v.b_id, v.outcome, people.imported
         FROM annotator_preference v JOIN people ON people.id = v.rater_id
-        WHERE v.project_id = ANY(%(ids)s) {only}
+        WHERE v.project_id = ANY(%(ids)s)
+          -- votes that a reviewer overruled are votes; what the reviewer decided is none
+          AND v.judgment_id NOT IN (SELECT id FROM annotator_judgment
+                                    WHERE kind = 'adjudication' AND is_current
+                                      AND project_id = ANY(%(ids)s)) {only}
     ), pairs AS (
         SELECT project_id, prompt_id, count(*) AS n, bool_or(imported) AS imported,
                count(*) FILTER (WHERE outcome = 1) AS a,

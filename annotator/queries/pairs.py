@@ -31,8 +31,8 @@ class Pair(NamedTuple):
     """What the raters of a selection said about two responses of one prompt.
 
     ``a_id < b_id`` always, whatever the order in the task. ``strengths_a`` is the sum of the
-    strengths (1 to 3) of the votes that a won. ``golds`` counts votes on control tasks; those and
-    votes of raters outside the selection are in no other field. ``pair_id`` is the id of the first
+    strengths (1 to 3) of the votes that a won. ``golds`` counts votes on control tasks; those,
+    overruled votes and votes of raters outside the selection are in no other field. ``pair_id`` is the id of the first
     preference counted, 0 where there is none: it leads from any row to its judgments.
     """
 
@@ -115,7 +115,11 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Whose votes count, and on which prompts. Votes on control tasks never do."""
+    """Whose votes count, and on which prompts.
+
+    Votes on control tasks never do, nor those of raters left out, nor those that a reviewer
+    overruled: there the reviewer's decision counts, where the reviewer is among the raters.
+    """
 
     raters: Raters = "all"
     names: tuple[str, ...] = ()  # with raters="named"
@@ -123,10 +127,13 @@ class Selection:
 
 
 def rater_ids(project: Project, selection: Selection) -> list[int] | None:
-    """The raters whose votes count; None for all. Raises Invalid for a name nobody has."""
-    if selection.raters == "all":
-        return None
+    """The raters whose votes count; None for all. Raises Invalid for a name nobody has.
+
+    A rater who is left out counts in no selection.
+    """
     raters = Rater.objects.filter(project=project)
+    if selection.raters == "all" and not raters.filter(is_excluded=True).exists():
+        return None
     if selection.raters == "named":
         known = raters.filter(name__in=selection.names)
         missing = sorted(set(selection.names) - set(known.values_list("name", flat=True)))
@@ -135,9 +142,9 @@ def rater_ids(project: Project, selection: Selection) -> list[int] | None:
         raters = known
     elif selection.raters == "people":
         raters = raters.filter(kind=Rater.Kind.HUMAN)
-    else:
+    elif selection.raters == "imported":
         raters = raters.filter(kind=Rater.Kind.IMPORTED)
-    return list(raters.order_by("pk").values_list("pk", flat=True))
+    return list(raters.filter(is_excluded=False).order_by("pk").values_list("pk", flat=True))
 
 
 # a and b are put in order of id because two tasks may list the same responses in either order.
@@ -157,7 +164,8 @@ SELECT v.*, q.split FROM (
         SELECT id, prompt_id, least(a_id, b_id) AS a_id, greatest(a_id, b_id) AS b_id,
                CASE WHEN a_id < b_id THEN outcome ELSE -outcome END AS won,
                strength, both_bad, rater_id, is_gold,
-               NOT is_gold AND (%(all_raters)s OR rater_id = ANY(%(raters)s)) AS used
+               NOT is_gold AND NOT is_overruled
+                   AND (%(all_raters)s OR rater_id = ANY(%(raters)s)) AS used
         FROM annotator_preference WHERE project_id = %(project)s
     ) votes
     GROUP BY prompt_id, a_id, b_id

@@ -121,10 +121,11 @@ def _next(
 OWN_SQL: Final = """
     SELECT r.project_id,
            (SELECT count(*) FROM annotator_judgment j
-            WHERE j.rater_id = r.id AND j.is_current AND j.submitted_at >= %(midnight)s),
+            WHERE j.rater_id = r.id AND j.is_current AND j.submitted_at >= %(midnight)s
+              AND j.kind <> 'adjudication'),
            (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY last.active_ms) / 1000
             FROM (SELECT j.active_ms FROM annotator_judgment j
-                  WHERE j.rater_id = r.id AND j.is_current
+                  WHERE j.rater_id = r.id AND j.is_current AND j.kind <> 'adjudication'
                   ORDER BY j.submitted_at DESC LIMIT %(most)s) last),
            EXISTS (SELECT 1 FROM annotator_task t
                    WHERE t.project_id = r.project_id AND t.free > 0

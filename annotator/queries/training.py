@@ -141,9 +141,13 @@ SELECT pair, rater_id, outcome, imported, is_simulated FROM (
         SELECT prompt_id, least(a_id, b_id) AS a, greatest(a_id, b_id) AS b, rater_id,
                CASE WHEN a_id < b_id THEN outcome ELSE -outcome END AS outcome
         FROM annotator_preference WHERE project_id = %(project)s AND NOT is_gold
+          -- what people said by themselves: overruled votes too, decisions about them not
+          AND judgment_id NOT IN (SELECT id FROM annotator_judgment
+                                  WHERE kind = 'adjudication' AND is_current
+                                    AND project_id = %(project)s)
     ) v
     JOIN annotator_prompt q ON q.id = v.prompt_id AND q.split = 'test'
-    JOIN annotator_rater r ON r.id = v.rater_id AND r.kind <> 'judge'
+    JOIN annotator_rater r ON r.id = v.rater_id AND r.kind <> 'judge' AND NOT r.is_excluded
     WINDOW pairs AS (ORDER BY v.prompt_id, v.a, v.b)
 ) votes WHERE n > 1
 """
