@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from annotator.kinds.base import LABELS, Answers, Unfit, as_shown, canonical, common, show_common
-from annotator.kinds.grid import first_few, line, missing, moves
+from annotator.kinds.grid import first_few, line, moves, state
 from annotator.kinds.verdict import MAX_STRENGTH, Edge, Ratings, Verdict, dense
 from annotator.models import ProjectSettings
 
@@ -80,7 +80,7 @@ class Checklist:
             asked[is_failure].append(
                 line(text, stem=f"check-{at}-", draft=draft, choices=choices, slots=slots)
             )
-        blocks = [
+        blocks: list[dict[str, Any]] = [
             {"title": "Asked for, and there?", "lines": asked[False]},
             {"title": "What went wrong?", "lines": asked[True], "is_failure": True},
         ]
@@ -92,7 +92,7 @@ class Checklist:
                 *moves(slots=slots),
             ],
             "blocks": [block for block in blocks if block["lines"]],
-            "first_missing": next(iter(missing([*asked[False], *asked[True]])), ""),
+            **state([*asked[False], *asked[True]]),
         }
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:

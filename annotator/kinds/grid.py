@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from annotator.kinds.base import LABELS, Answers
 
+MOST_LOW_LINES: Final = 6  # of a grid that does not cover what it is about
+MOST_LOW_SLOTS: Final = 2
+
 # (value, label, key that gives it)
 Choice = tuple[str, str, str]
+# (keys, what they do), as the list of keys of a page shows them
+Keys = tuple[tuple[str, ...], str]
 
 
 def line(
@@ -39,14 +44,19 @@ def line(
     return {"text": text, "stem": stem, "cells": cells}
 
 
-def missing(lines: list[dict[str, Any]]) -> list[str]:
-    """The fields that have no answer yet, in page order."""
-    return [cell["field"] for line in lines for cell in line["cells"] if cell["is_missing"]]
+def state(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first field without an answer, and whether the grid is low enough to stay in view."""
+    missing = (cell["field"] for line in lines for cell in line["cells"] if cell["is_missing"])
+    slots = max((len(line["cells"]) for line in lines), default=0)
+    return {
+        "first_missing": next(missing, ""),
+        "is_low": len(lines) <= MOST_LOW_LINES and slots <= MOST_LOW_SLOTS,
+    }
 
 
-def moves(*, slots: int) -> list[tuple[tuple[str, ...], str]]:
+def moves(*, slots: int) -> list[Keys]:
     """The keys every grid has, for the list of keys."""
-    across = [(("↓", "↑"), "line below, line above, same answer")] if slots > 1 else []
+    across: list[Keys] = [(("↓", "↑"), "line below, line above, same answer")] if slots > 1 else []
     return [(("j", "k"), "next, the one before"), *across]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from annotator.kinds.base import LABELS, Answers, Unfit, as_shown, canonical, common, show_common
-from annotator.kinds.grid import Choice, first_few, line, missing, moves
+from annotator.kinds.grid import Choice, Keys, first_few, line, moves, state
 from annotator.kinds.verdict import MAX_STRENGTH, Edge, Ratings, Verdict, dense
 from annotator.models import ProjectSettings
 
@@ -63,7 +63,7 @@ class Rating:
             for at, attribute in enumerate(options.attributes)
         ]
         keys = [key for _, _, key in choices if key not in (TEN, NOT_APPLICABLE_KEY)]
-        steps = [((keys[0], "to", keys[-1]), "rate, and go to the next")]
+        steps: list[Keys] = [((keys[0], "to", keys[-1]), "rate, and go to the next")]
         if any(key == TEN for _, _, key in choices):
             steps.append(((TEN,), "rate 10"))
         if options.allow_not_applicable:
@@ -71,7 +71,7 @@ class Rating:
         return {
             "help": [*steps, *moves(slots=slots)],
             "blocks": [{"title": "Rate", "hint": anchors(options), "lines": lines}],
-            "first_missing": next(iter(missing(lines)), ""),
+            **state(lines),
         }
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:
