@@ -1,5 +1,5 @@
 """Thin Celery tasks: an id in, a library call, a service call out."""
 
-from annotator.jobs import exports, imports, training, watch
+from annotator.jobs import exports, imports, quality, training, watch
 
-__all__ = ["exports", "imports", "training", "watch"]
+__all__ = ["exports", "imports", "quality", "training", "watch"]

@@ -28,6 +28,7 @@ TASKS: Final = {
     Run.Kind.IMPORT: "annotator.jobs.imports.run_import",
     Run.Kind.TRAIN: "annotator.jobs.training.train",
     Run.Kind.EXPORT: "annotator.jobs.exports.export",
+    Run.Kind.QUALITY: "annotator.jobs.quality.measure",
 }
 
 
