@@ -94,6 +94,11 @@ class Desk:
         return any(answer.image for answer in self.answers)
 
     @property
+    def default_question(self) -> str:
+        """Asked where the project's owner has asked nothing."""
+        return "Judge the images" if self.is_images else "Judge the answers"
+
+    @property
     def minutes_left(self) -> int:
         left = (self.expires_at - timezone.now()) / timedelta(minutes=1)
         return max(0, int(left))

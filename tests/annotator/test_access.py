@@ -36,6 +36,7 @@ LEAST: Final = {
     "draft": Role.ANNOTATOR,
     "reopen": Role.ANNOTATOR,
     "history": Role.ANNOTATOR,
+    "image": Role.ANNOTATOR,
     "imports": Role.OWNER,
     "import_new": Role.OWNER,
     "import_bad_rows": Role.OWNER,
@@ -167,6 +168,7 @@ def test_roles_get_in_where_they_may(
             "reward_model_artifact",
             "dataset",
             "dataset_download",
+            "image",
             "member_change",
         )
         if status not in (200, 302, 405) and not (status == 404 and missing_is_fine):
