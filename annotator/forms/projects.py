@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pkgutil import resolve_name
 from types import UnionType
 from typing import Any, Final, Literal, get_args, get_origin
@@ -11,15 +12,43 @@ from django import forms
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from annotator.kinds import KINDS
+from annotator.kinds.checklist import IMAGE_FAILURES
 from annotator.models import Project, ProjectSettings
 from annotator.models.projects import SplitShares
 from annotator.services import projects
-from rubrics.registry import choices
+from rubrics.registry import Method, choices
 
 MAX_GUIDELINES: Final = 100_000
+MOST_ROWS: Final = 16  # of a box with a list in it
 MAX_REASON: Final = 200  # Assignment.skip_reason
+# What the settings page asks, by meaning: (key, heading, fields). What stands in none of them
+# comes last under a heading of its own, so that a new setting is never lost.
+GROUPS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("asked", "What is asked", ("kind", "rationale", "reasons", "skip_reasons")),
+    ("scale", "Scale", ("steps", "allow_tie", "allow_both_bad")),
+    (
+        "rating",
+        "Rating",
+        ("attributes", "rating_low", "rating_low_means", "rating_high", "rating_high_means"),
+    ),
+    ("checklist", "Checklist", ("criteria", "failures")),
+    (
+        "handing-out",
+        "Handing out",
+        ("overlap", "sampler", "lease_minutes", "daily_target", "daily_cap", "quota"),
+    ),
+    ("quality", "Quality", ("gold_rate", "qualification_share", "aggregator", "leaks")),
+)
+# Groups that matter to some kinds only.
+OF_KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "scale": ("pairwise", "ranking"),
+    "rating": ("rating",),
+    "checklist": ("checklist",),
+}
 LOCKED: Final = ("split_train", "split_validation", "split_test", "split_seed")
 
+DEFAULT_KIND: Final[str] = ProjectSettings.model_fields["kind"].default
 GUIDELINES_HELP: Final = "Markdown. Annotators can open it beside every task."
 
 
@@ -34,7 +63,7 @@ class TextsForm(forms.ModelForm):
             "guidelines": forms.Textarea(attrs={"rows": 12}),
         }
         help_texts = {
-            "question": "One sentence: what should people decide between two answers?",
+            "question": "One sentence: what should people decide about the answers?",
             "guidelines": GUIDELINES_HELP,
         }
 
@@ -50,9 +79,24 @@ class TextsForm(forms.ModelForm):
         return text
 
 
+def refused(*of: forms.BaseForm) -> list[forms.BoundField]:
+    """The fields of these forms that are wrong, in page order. They no longer ask for the focus."""
+    for form in of:
+        for field in form.fields.values():
+            field.widget.attrs.pop("autofocus", None)
+    return [field for form in of for field in form if field.errors]
+
+
 class NewProjectForm(TextsForm):
     """A new project. The address is made from the name where it is left empty."""
 
+    kind = forms.ChoiceField(
+        choices=lambda: choices(KINDS),
+        initial=DEFAULT_KIND,
+        required=False,
+        label="Kind of task",
+        help_text="What prompts and responses become when imported. An import can choose another.",
+    )
     overlap = forms.IntegerField(
         min_value=1,
         max_value=50,
@@ -61,7 +105,7 @@ class NewProjectForm(TextsForm):
         help_text="How many different people judge each task. Two or more show agreement.",
     )
 
-    field_order = ("name", "slug", "question", "modality", "overlap", "guidelines")
+    field_order = ("name", "slug", "question", "kind", "modality", "overlap", "guidelines")
 
     class Meta(TextsForm.Meta):
         fields = ["name", "slug", "question", "modality", "guidelines"]
@@ -77,6 +121,15 @@ class NewProjectForm(TextsForm):
         super().__init__(*args, **kwargs)
         self.fields["slug"].required = False
         self.fields["name"].widget.attrs["autofocus"] = True
+
+    @property
+    def kind_choices(self) -> list[tuple[str, Method, bool]]:
+        """(key, kind, whether chosen)."""
+        chosen = self["kind"].value() or DEFAULT_KIND
+        return [(key, row, key == chosen) for key, row in KINDS.items()]
+
+    def clean_kind(self) -> str:
+        return self.cleaned_data["kind"] or DEFAULT_KIND
 
     def clean_slug(self) -> str:
         slug = self.cleaned_data["slug"]
@@ -177,6 +230,7 @@ class OptionsForm(forms.Form):
         values = options.model_dump()
         values |= {f"split_{side}": share for side, share in values.pop("split").items()}
         super().__init__(*args, initial=values, **kwargs)
+        self.project = project
         for name, info in ProjectSettings.model_fields.items():
             if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
                 for side in SplitShares.model_fields:
@@ -184,6 +238,9 @@ class OptionsForm(forms.Form):
                     self.fields[f"split_{side}"] = PercentField(label=label)
             else:
                 self.fields[name] = form_field(name, info)
+                if isinstance(values[name], list):
+                    rows = min(max(len(values[name]) + 1, 3), MOST_ROWS)
+                    self.fields[name].widget.attrs["rows"] = rows
         self.is_split_locked = projects.has_prompts(project)
         if self.is_split_locked:
             for name in LOCKED:
@@ -203,7 +260,10 @@ class OptionsForm(forms.Form):
             self.options = ProjectSettings.model_validate(values)
         except ValidationError as error:
             for one in error.errors():
-                raise forms.ValidationError(one["msg"].removeprefix("Value error, ")) from error
+                place = str(one["loc"][0]) if one["loc"] else ""
+                field = {"split": "split_train"}.get(place, place)
+                message = one["msg"].removeprefix("Value error, ")
+                self.add_error(field if field in self.fields else None, message)
         return data
 
     def bound_in(self, *names: str) -> list[forms.BoundField]:
@@ -214,5 +274,48 @@ class OptionsForm(forms.Form):
         return self.bound_in(*LOCKED)
 
     @property
-    def other_fields(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.fields if name not in LOCKED]
+    def groups(self) -> list[Group]:
+        """The settings by meaning; open where the project's kind needs them or one is refused."""
+        kind = self["kind"].value()
+        left = [name for name in self.fields if name not in LOCKED]
+        result = []
+        for key, title, names in GROUPS:
+            if key == ("checklist" if kind == "checklist" else "rating"):
+                names = (*names, "allow_not_applicable")  # of both; a form asks once
+            matters = kind in OF_KINDS.get(key, (kind,))
+            fields = self.bound_in(*(name for name in names if name in left))
+            is_open = matters or any(field.errors for field in fields)
+            result.append(Group(key, title, fields, is_open, matters))
+            left = [name for name in left if name not in names]
+        if left:
+            result.append(Group("more", "More", self.bound_in(*left), True, True))
+        return result
+
+    def with_image_failures(self) -> OptionsForm:
+        """The same form as it was sent, the image failures added to its list of failures."""
+        data = self.data.copy()
+        there = data.get("failures", "").splitlines()
+        data["failures"] = "\n".join(dict.fromkeys([*filter(None, there), *IMAGE_FAILURES]))
+        filled = OptionsForm(data, project=self.project)
+        filled.fields["failures"].widget.attrs["autofocus"] = True
+        return filled
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether a checklist would have anything to check."""
+        return bool(self["criteria"].value() or self["failures"].value())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that belong together. ``matters``: to the kind of task the project has."""
+
+    key: str
+    title: str
+    fields: list[forms.BoundField]
+    is_open: bool
+    matters: bool
+
+    @property
+    def has_errors(self) -> bool:
+        return any(field.errors for field in self.fields)

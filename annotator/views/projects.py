@@ -9,8 +9,10 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotator.errors import AppError, NotAllowed
-from annotator.forms.projects import NewProjectForm, OptionsForm, TextsForm
+from annotator.forms.projects import NewProjectForm, OptionsForm, TextsForm, refused
+from annotator.kinds.checklist import IMAGE_FAILURES
 from annotator.models import ProjectSettings, Role
+from annotator.queries import annotation
 from annotator.queries import projects as lists
 from annotator.services import projects as service
 from annotator.views import overview_charts
@@ -48,15 +50,20 @@ def new(request: HttpRequest) -> HttpResponse:
         return _preview(request, "projects/new.html", {"form": form})
     if request.method == "POST" and form.is_valid():
         values = dict(form.cleaned_data)
-        options = ProjectSettings(overlap=values.pop("overlap"))
+        options = ProjectSettings(overlap=values.pop("overlap"), kind=values.pop("kind"))
         try:
             project = service.create(owner=request.user, options=options, **values)
         except AppError as error:
             form.add_error("slug", error.message)
         else:
+            if options.kind == "checklist":
+                messages.info(request, "Say what is to be checked; then import prompts.")
+                return redirect("settings", slug=project.slug)
             return redirect("overview", slug=project.slug)
-    status = 422 if form.errors else 200
-    return render(request, "projects/new.html", {"form": form}, status=status)
+    if form.errors:
+        context = {"form": form, "refused": refused(form)}
+        return render(request, "projects/new.html", context, status=422)
+    return render(request, "projects/new.html", {"form": form})
 
 
 @project_page(Role.OWNER)
@@ -68,7 +75,16 @@ def settings(request: HttpRequest, access: Access) -> HttpResponse:
     # The form fills in its instance; the page around it goes on showing what is stored.
     texts = TextsForm(data, instance=type(project).objects.get(pk=project.pk))
     options = OptionsForm(data, project=project)
-    context = {"access": access, "texts": texts, "options": options}
+    context = {
+        "access": access,
+        "texts": texts,
+        "options": options,
+        "image_failures": len(IMAGE_FAILURES),
+        "given": annotation.judged(project.pk),
+    }
+    if "fill_failures" in request.POST:
+        context["options"] = options.with_image_failures()
+        return render(request, "projects/settings.html", context)
     if "preview" in request.POST:
         return _preview(request, "projects/settings.html", context)
     if data is not None and texts.is_valid() and options.is_valid():
@@ -81,8 +97,10 @@ def settings(request: HttpRequest, access: Access) -> HttpResponse:
         else:
             messages.success(request, "Saved." if changed else "Nothing was changed.")
             return redirect("settings", slug=project.slug)
-    invalid = data is not None and (texts.errors or options.errors)
-    return render(request, "projects/settings.html", context, status=422 if invalid else 200)
+    if data is not None and (texts.errors or options.errors):
+        context["refused"] = refused(texts, options)
+        return render(request, "projects/settings.html", context, status=422)
+    return render(request, "projects/settings.html", context)
 
 
 def _preview(request: HttpRequest, template: str, context: dict) -> HttpResponse:
