@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from annotator.errors import Invalid
 from annotator.kinds import KINDS
 from annotator.kinds.verdict import MAX_MS, MAX_RATIONALE, Edge, Verdict
-from annotator.models import ProjectSettings
+from annotator.models import ProjectSettings, Task
 from rubrics.registry import pick
 
 LABELS: Final = ascii_uppercase  # the response shown first is A
@@ -105,6 +105,18 @@ def show_common(verdict: Verdict, *, options: ProjectSettings) -> dict[str, str]
     if verdict.rationale:
         shown["why"] = verdict.rationale
     return shown
+
+
+def review_options(options: ProjectSettings) -> ProjectSettings:
+    """The settings a reviewer decides by: every answer a vote can hold, and always a reason."""
+    return options.model_copy(
+        update={"allow_tie": True, "allow_both_bad": True, "rationale": "optional"}
+    )
+
+
+def canonical_order(task: Task) -> list[int]:
+    """The order in which reviewers see the responses, the same for everybody."""
+    return list(range(len(task.response_ids)))
 
 
 def canonical(by_slot: list[Any], *, shown_order: list[int]) -> list[Any]:

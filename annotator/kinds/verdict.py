@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from annotator.errors import Invalid
 
@@ -67,6 +67,31 @@ class Verdict:
             "both_bad": self.both_bad,
             "ratings": self.ratings,
         }
+
+
+class Held(Protocol):
+    """A stored judgment, as far as it is a verdict."""
+
+    ranks: list[int]
+    strength: int
+    both_bad: bool
+    rationale: str
+    reasons: list[str]
+    ratings: Ratings | None
+    active_ms: int | None
+
+
+def as_verdict(judgment: Held) -> Verdict:
+    """The verdict a judgment holds."""
+    return Verdict(
+        ranks=judgment.ranks,
+        strength=judgment.strength,
+        both_bad=judgment.both_bad,
+        rationale=judgment.rationale,
+        reasons=judgment.reasons,
+        ratings=judgment.ratings,
+        active_ms=judgment.active_ms,
+    )
 
 
 def dense(values: list[float | None]) -> list[int]:

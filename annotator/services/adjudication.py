@@ -24,8 +24,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotator.errors import Conflict, Invalid, NotFound
-from annotator.kinds.base import Answers, from_gold, kind
-from annotator.kinds.verdict import Verdict
+from annotator.kinds.base import Answers, canonical_order, from_gold, kind, review_options
+from annotator.kinds.verdict import Verdict, as_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
@@ -48,18 +48,6 @@ RESCORED: Final = 1_000  # judgments of a gold scored at a time
 class Decided:
     judgment_id: int
     is_gold: bool
-
-
-def review_options(options: ProjectSettings) -> ProjectSettings:
-    """The settings a reviewer decides by: every answer a vote can hold, and always a reason."""
-    return options.model_copy(
-        update={"allow_tie": True, "allow_both_bad": True, "rationale": "optional"}
-    )
-
-
-def canonical_order(task: Task) -> list[int]:
-    """The order in which reviewers see the responses, the same for everybody."""
-    return list(range(len(task.response_ids)))
 
 
 @transaction.atomic
@@ -162,7 +150,7 @@ def _rescore(task: Task) -> None:
     scored = Judgment.objects.filter(task=task, is_current=True, is_hit__isnull=False)
     changed = []
     for judgment in scored.iterator(chunk_size=RESCORED):
-        is_hit = of_kind.matches(judgments.as_verdict(judgment), gold)
+        is_hit = of_kind.matches(as_verdict(judgment), gold)
         if is_hit != judgment.is_hit:
             judgment.is_hit = is_hit
             changed.append(judgment)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from annotator.errors import Conflict, NotFound
 from annotator.kinds.base import Answers, Kind, from_gold, kind
-from annotator.kinds.verdict import Edge, Verdict
+from annotator.kinds.verdict import Edge, Verdict, as_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
@@ -231,19 +231,6 @@ def write_preferences(*, judgment: Judgment, task: Task, options: ProjectSetting
             is_gold=task.is_gold,
         )
         for edge in edges
-    )
-
-
-def as_verdict(judgment: Judgment) -> Verdict:
-    """The verdict a judgment holds."""
-    return Verdict(
-        ranks=judgment.ranks,
-        strength=judgment.strength,
-        both_bad=judgment.both_bad,
-        rationale=judgment.rationale,
-        reasons=judgment.reasons,
-        ratings=judgment.ratings,
-        active_ms=judgment.active_ms,
     )
 
 

@@ -13,14 +13,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from annotator.models import ReviewItem, Task, User
+from annotator.queries.review import REASONS
 
-# A key of the table ReviewItem.reason -> what a page calls it.
-REASONS: Final = {
-    "flagged": "Flagged",
-    "failed-gold": "Failed gold",
-    "disagreement": "Disagreement",
-    "low-posterior": "Doubtful",
-}
+__all__ = ["REASONS", "close", "flag", "refresh", "reopen"]
+
 # How an item was closed by a person.
 DECIDED: Final = "decided"
 MADE_GOLD: Final = "gold"
