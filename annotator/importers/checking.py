@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from itertools import combinations
 from typing import Any, Final
 
 import orjson
 
+from annotator.importers.planning import PAIRWISE, plan
 from annotator.importers.types import BadRow, Options, Row
 from annotator.importers.values import check_turns
-
-ALL_PAIRS_UP_TO: Final = 4  # responses; above that each is compared with the next, in a ring
 
 # A NUL as JSON writes it; after an odd number of backslashes it is no escape.
 NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def check(row: Row, options: Options) -> list[tuple[int, int]]:
-    """The pairs of replies to compare. Raises BadRow for a row that cannot be taken."""
+def check(row: Row, options: Options, *, project_kind: str = PAIRWISE) -> list[tuple[int, ...]]:
+    """The replies of each task of a row. Raises BadRow for a row that cannot be taken."""
     if not row.messages:
         raise BadRow("empty-prompt")
     if not row.as_is:
@@ -28,19 +26,26 @@ def check(row: Row, options: Options) -> list[tuple[int, int]]:
     limit = options.max_characters
     for message in row.messages:
         check_text(message["content"], limit)
+    tasks = plan(row, options, project_kind=project_kind)
     judged = {place for vote in row.votes for place in (vote.first, vote.second)}
     for place, reply in enumerate(row.replies):
         check_text(reply.text, limit)
         # HH-RLHF holds answers that are empty, and votes that say so: those are data.
-        if not reply.text.strip() and place not in judged:
+        is_empty = not reply.text.strip() and reply.image is None
+        if is_empty and place not in judged and not row.verdicts:
             raise BadRow("empty-answer")
     _check_rest(row, limit)
-    pairs = pairing(row, options)
-    for one, other in pairs:
-        a, b = row.replies[one], row.replies[other]
-        if a.text == b.text and (a.generator == b.generator or not row.votes):
-            raise BadRow("identical")
-    return pairs
+    # Two images may well be equal: that is for the rater to see.
+    if any(reply.image for reply in row.replies):
+        return tasks
+    if row.kind == PAIRWISE:
+        for one, other in tasks:
+            a, b = row.replies[one], row.replies[other]
+            if a.text == b.text and (a.generator == b.generator or not row.votes):
+                raise BadRow("identical")
+    elif len({(reply.text, reply.generator) for reply in row.replies}) < len(row.replies):
+        raise BadRow("identical")
+    return tasks
 
 
 def _check_rest(row: Row, limit: int) -> None:
@@ -61,6 +66,11 @@ def _check_rest(row: Row, limit: int) -> None:
         check_text(vote.rater, limit)
         if vote.rationale:
             check_text(vote.rationale, limit)
+    for judged in (*row.verdicts, *([row.gold] if row.gold else [])):
+        check_text(judged.rater, limit)
+        check_text(judged.rationale, limit)
+        for name in judged.ratings or ():
+            check_text(name, limit)
 
 
 def check_json(value: Any) -> None:
@@ -86,18 +96,3 @@ def check_text(text: str, limit: int) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise BadRow("encoding", "half of a surrogate pair") from None
-
-
-def pairing(row: Row, options: Options) -> list[tuple[int, int]]:
-    """Which replies are compared: as the row says, else by the pairing rule."""
-    if row.pairs is not None:
-        return row.pairs if len(row.pairs) < 2 else list(dict.fromkeys(row.pairs))
-    count = len(row.replies)
-    rule = options.pairs
-    if rule == "auto":
-        rule = "all" if count <= ALL_PAIRS_UP_TO else "ring"
-    if rule == "all":
-        return list(combinations(range(count), 2))
-    if rule == "ring" and count > 2:
-        return [(place, (place + 1) % count) for place in range(count)]
-    return [(0, 1)] if rule == "ring" and count == 2 else []

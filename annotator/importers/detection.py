@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from annotator.errors import Invalid
-from annotator.importers import presets, transcripts, values
+from annotator.importers import (
+    conversations,
+    pictures,
+    presets,
+    ratings,
+    transcripts,
+    values,
+    votes,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,17 @@ def detect(sample: Sequence[dict[str, Any]], *, mapped: Sequence[str] = ()) -> D
         return Detection("table", "columns were mapped to the two answers")
     if {"chosen", "rejected"} <= columns or {"chosen", "rejected"} <= set(mapped):
         return _preference(sample, columns)
+    if pictures.is_image_table(sample, mapped):
+        return Detection("images", "its columns hold images")
+    if conversations.find_column(list(sample), {}):
+        return Detection("conversations", "turns hold several replies")
     if "responses" in columns:
         return Detection("responses", "it has a list of responses")
+    if {"generations", "ranking"} <= columns:
+        return Detection("ranked", "it has generations and their ranking")
+    judgments = _judgments(columns, mapped)
+    if judgments:
+        return judgments
     mapping, name, _ = presets.guess(columns)
     if name:
         return Detection("table", f"its columns are those of {name}")
@@ -41,6 +58,31 @@ def detect(sample: Sequence[dict[str, Any]], *, mapped: Sequence[str] = ()) -> D
         advice=f"The file has {values.listed(columns)}. Say which column holds what, for example"
         " prompt = …, response_a = …, response_b = … (--map on the command line).",
     )
+
+
+def _judgments(columns: set[str], mapped: Sequence[str]) -> Detection | None:
+    """Formats whose rows are judgments, told by their columns or by what was mapped."""
+    attributes = ratings.helpsteer_columns(columns)
+    if "ratings" in mapped or ({"prompt", "response"} <= columns and len(attributes) > 1):
+        return Detection("helpsteer", "it has a response and a column of ratings per attribute")
+    _, name, _ = votes.guess(columns)
+    if name:
+        return Detection("votes-long", f"its columns are those of {name}")
+    mapping, name = ratings.guess(columns)
+    if name:
+        return Detection("ratings-long", f"its columns are those of {name}")
+    if "item" in mapped and "label" in mapped:
+        return Detection("votes-long", "an item and its winner were mapped")
+    if "item" in mapped:
+        return Detection("ratings-long", "a column was mapped to what was judged")
+    known, _, _ = presets.guess(columns)
+    has_answers = {"response_a", "response_b"} <= set(known) | set(mapped)
+    pair, _, _ = votes.guess(columns)
+    if {"item", "rater", "label"} <= set(pair) and not has_answers and "winner" in columns:
+        return Detection("votes-long", "it has a pair, a rater and a winner")
+    if {"item", "rater", "value"} <= set(mapping) and not has_answers:
+        return Detection("ratings-long", "it has an item, a rater and a value")
+    return None
 
 
 def _preference(sample: Sequence[dict[str, Any]], columns: set[str]) -> Detection:

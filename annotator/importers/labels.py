@@ -71,6 +71,8 @@ WORDS: Final[dict[str, Reading]] = {
     "both bad": BOTH_BAD,
     "neither": BOTH_BAD,
 }
+# HelpSteer's columns: negative is the first, whatever the first rows happen to hold.
+SIGNED: Final = ("preference_strength", "overall_preference")
 # Say that nobody judged: the row is kept without a vote.
 UNSAID: Final = frozenset({"", "none", "null", "nan", "n/a", "na", "-", "?", "skip"})
 
@@ -165,7 +167,7 @@ def find_scheme(key: str, *, column: str, sample: Iterable[Any], numbered: bool)
     numbers = {found for value in values if (found := number(value)) is not None}
     if len(numbers) == 0 or any(number(value) is None for value in values):
         return "words"
-    if min(numbers) < 0 or max(numbers) > 2:
+    if min(numbers) < 0 or max(numbers) > 2 or column in SIGNED:
         return "signed"
     if column == "label_0":
         return "share-a"

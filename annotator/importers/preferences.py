@@ -41,7 +41,7 @@ def _prepare(
     mapping = _mapping(options, columns)
     chosen, rejected = mapping["chosen"][0], mapping["rejected"][0]
     prompt = mapping.get("prompt", [""])[0]
-    rater = mapping.get("rater", [""])[0]
+    rater = mapping.get("rater", [""])
     generators = [mapping.get(name, [""])[0] for name in ("generator_a", "generator_b")]
     read_rest = table.rest_reader(mapping)
     read_detail = table.detail_reader(mapping)
@@ -57,7 +57,7 @@ def _prepare(
             found = _explicit(read_prompt(row), row[prompt], one, other, (chosen, rejected))
         else:
             found = _implicit(one, other, (chosen, rejected))
-        signed_by = values.name(row.get(rater), rater) if rater else ""
+        signed_by = values.joined(row, rater) if rater[0] else ""
         vote = Vote(signed_by or options.rater, 1, 1)
         read_detail(row, vote)
         found.votes = [vote]

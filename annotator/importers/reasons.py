@@ -55,5 +55,40 @@ REASONS: Final[dict[str, Reason]] = {
     "duplicate-id": Reason(
         "The id is taken", "An earlier row of this file has the same id and another prompt."
     ),
+    "kind": Reason(
+        "Not for this kind of task", "Choose another kind of task, or leave it to the file."
+    ),
+    "ranking": Reason("Not a ranking", "A place for each answer: 1 is best, equal ones are ties."),
+    "rating": Reason("Not a rating", "A whole number, or a word that was given a number."),
+    "rated-twice": Reason(
+        "Judged twice", "An earlier row has this rater's answer on the same thing; it was kept."
+    ),
+    "no-item": Reason("No name", "The row does not say what was judged."),
+    "no-rater": Reason("No rater", "The row does not say who judged."),
+    "no-alternatives": Reason(
+        "No turn has two replies", "Nothing to compare in this conversation."
+    ),
+    "chosen": Reason(
+        "Which reply it went on with", "Give chosen, the place of that reply counted from 0."
+    ),
+    "image": Reason(
+        "The image is not there", "Send it along, or let names stand in for missing images."
+    ),
+    "image-alone": Reason(
+        "The images did not come along", "Send a zip with this file and its images in it."
+    ),
+    "image-remote": Reason(
+        "An address on the net", "Images are not fetched. Send a zip that holds them."
+    ),
+    "image-outside": Reason(
+        "A path that leads elsewhere", "Images lie beside the data file, or in folders there."
+    ),
+    "image-kind": Reason("Not an image", "PNG, JPEG, WebP and GIF are read, whatever their name."),
+    "image-broken": Reason("A damaged image", "It could not be decoded. Send it again."),
+    "image-large": Reason("The image is too large", "At most 30 MB and 40 million pixels."),
+    "image-mask": Reason("The mask does not fit", "It must have the proportions of its source."),
+    "ambiguous": Reason(
+        "Several tasks have this id", "It does not say which of them was judged."
+    ),
     "time": Reason("Not a time", "Write 2026-01-31T12:00:00Z, or seconds since 1970."),
 }

@@ -6,26 +6,77 @@ whatever is known about it: ``generator``, ``sampling``, anything else is kept a
 
 from __future__ import annotations
 
-from itertools import combinations
+import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from annotator.errors import Invalid
 from annotator.importers import labels, presets, table, values
-from annotator.importers.types import MAX_RESPONSES, BadRow, Options, Reply, Row, RowReader, Vote
+from annotator.importers.types import (
+    MAX_RESPONSES,
+    BadRow,
+    Judged,
+    Options,
+    Reply,
+    Row,
+    RowReader,
+)
+from annotator.kinds.verdict import dense
 
 TEXT_KEYS: Final = ("text", "content", "response", "messages", "answer", "output")
 GENERATOR_KEYS: Final = ("generator", "model")
+LISTS: Final = ("responses", "generations")
 RANKS: Final = ("ranks", "ranking")
+IMAGE: Final = re.compile(r"\S+\.(?:png|jpe?g|webp|gif)", re.IGNORECASE)
 FIELDS: Final = ("prompt", "system", "id", "tags", "rater", "rationale", "at", "input")
 
 
 def prepare(options: Options, sample: list[dict[str, Any]]) -> RowReader:
     """A reader for rows with a list of answers. Raises Invalid without such a column."""
+    return _prepare(options, sample, kind="")
+
+
+def prepare_ranked(options: Options, sample: list[dict[str, Any]]) -> RowReader:
+    """A reader for rows with a list of answers and their order, each one ranking task."""
     columns = {column for row in sample for column in row}
+    if not columns & set(RANKS):
+        raise Invalid(
+            "There is no column “ranking”.",
+            advice="This format needs ranking (or ranks): a place for each answer, 1 the best.",
+        )
+    return _prepare(options, sample, kind="ranking")
+
+
+def _prepare(options: Options, sample: list[dict[str, Any]], *, kind: str) -> RowReader:
+    columns = {column for row in sample for column in row}
+    mapping = _mapping(options, columns)
+    ranks = next((column for column in RANKS if column in columns), "")
+    listed = mapping["responses"][0]
+    read_prompt = table.prompt_reader(mapping)
+    read_rest = table.rest_reader({**mapping, **({"label": [ranks]} if ranks else {})})
+    read_verdict = verdict_reader(mapping, options, ranks)
+
+    def read(row: table.Cells) -> Row:
+        replies = read_replies(values.cell(row, listed), listed)
+        if listed == LISTS[1] and not options.stand_ins:
+            _refuse_images(replies, listed)
+        external_id, tags, extra = read_rest(row)
+        found = Row(read_prompt(row), replies, tags=tags, external_id=external_id, extra=extra)
+        found.kind = kind
+        if ranks and row.get(ranks) is not None:
+            found.verdicts = [read_verdict(row, len(replies))]
+        return found
+
+    return read
+
+
+def _mapping(options: Options, columns: set[str]) -> presets.Mapping:
     known, _, _ = presets.guess(columns)
     mapping = {name: known[name] for name in FIELDS if name in known}
-    if "responses" in columns:
-        mapping["responses"] = ["responses"]
+    for name in LISTS:
+        if name in columns:
+            mapping["responses"] = [name]
+            break
     mapping |= options.mapping
     for name in ("prompt", "responses"):
         if name not in mapping or mapping[name][0] not in columns:
@@ -34,29 +85,16 @@ def prepare(options: Options, sample: list[dict[str, Any]]) -> RowReader:
                 advice="This format needs prompt (or messages) and responses. Map them, or name"
                 " another format.",
             )
-    ranks = next((column for column in RANKS if column in columns), "")
-    listed = mapping["responses"][0]
-    rater = mapping.get("rater", [""])[0]
-    read_prompt = table.prompt_reader(mapping)
-    read_rest = table.rest_reader({**mapping, **({"label": [ranks]} if ranks else {})})
-    read_detail = table.detail_reader(mapping)
-
-    def read(row: table.Cells) -> Row:
-        replies = _replies(values.cell(row, listed), listed)
-        external_id, tags, extra = read_rest(row)
-        found = Row(read_prompt(row), replies, tags=tags, external_id=external_id, extra=extra)
-        if ranks and row.get(ranks) is not None:
-            signed_by = values.name(row.get(rater), rater) if rater else ""
-            found.votes = _votes(row[ranks], ranks, len(replies), signed_by or options.rater)
-            found.pairs = [(vote.first, vote.second) for vote in found.votes]
-            for vote in found.votes:
-                read_detail(row, vote)
-        return found
-
-    return read
+    return mapping
 
 
-def _replies(value: Any, column: str) -> list[Reply]:
+def _refuse_images(replies: list[Reply], column: str) -> None:
+    for reply in replies:
+        if IMAGE.fullmatch(reply.text):
+            raise BadRow("image", repr(reply.text[-60:]), columns=(column,))
+
+
+def read_replies(value: Any, column: str) -> list[Reply]:
     if isinstance(value, dict):  # {generator: text}
         named = list(value.items())
     elif isinstance(value, (list, tuple)):
@@ -96,14 +134,32 @@ def _reply(value: Any, generator: str, column: str) -> Reply:
     return reply
 
 
-def _votes(ranks: Any, column: str, count: int, rater: str) -> list[Vote]:
-    """A rank vector as votes on every pair: 1 is best, equal places are ties."""
-    places = [labels.number(place) for place in ranks] if isinstance(ranks, (list, tuple)) else []
-    if len(places) != count or None in places:
-        raise BadRow("winner", f"“{column}” must hold a place for each answer", columns=(column,))
-    votes = []
-    for (i, a), (j, b) in combinations(enumerate(places), 2):
-        outcome = (a < b) - (a > b)
-        strength = min(labels.MAX_STRENGTH, max(1, round(abs(a - b)))) if outcome else 0
-        votes.append(Vote(rater, outcome, strength, first=i, second=j))
-    return votes
+def verdict_reader(
+    mapping: presets.Mapping, options: Options, column: str
+) -> Callable[[table.Cells, int], Judged]:
+    """Reads places as a verdict: 1 is best, equal places are ties, null is not ranked."""
+    rater = mapping.get("rater", [""])
+    rationale = mapping.get("rationale", [""])[0]
+    at = mapping.get("at", [""])[0]
+
+    def read(row: table.Cells, count: int) -> Judged:
+        ranks = read_ranks(row[column], column, count)
+        judged = Judged(values.joined(row, rater) if rater[0] else "", ranks)
+        judged.rater = judged.rater or options.rater
+        if rationale and row.get(rationale) is not None:
+            judged.rationale = values.text(row[rationale], rationale)
+        if at:
+            judged.at = values.moment(row.get(at), at)
+        return judged
+
+    return read
+
+
+def read_ranks(given: Any, column: str, count: int) -> list[int]:
+    """Places as given, with gaps or ties, as places from 1 without a gap; null gets 0."""
+    if not isinstance(given, (list, tuple)) or len(given) != count:
+        raise BadRow("ranking", f"“{column}” has not one for each answer", columns=(column,))
+    places = [None if place is None else labels.number(place) for place in given]
+    if any(found is None and place is not None for found, place in zip(places, given, strict=True)):
+        raise BadRow("ranking", repr(given)[:60], columns=(column,))
+    return dense([None if place is None else -place for place in places])

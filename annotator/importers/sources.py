@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from annotator.errors import Invalid
 from annotator.importers import hub, opening, readers
+from annotator.importers.files import ZIP, Archive, Files, Folder, NoFiles
 from annotator.importers.readers import Culprit, Numbered
 
 SAMPLE_ROWS: Final = 50
@@ -31,11 +32,12 @@ class Source:
     rows: Iterator[Numbered]
     total_rows: int | None = None
     bytes_read: Callable[[], int] = lambda: 0
+    files: Files = field(default_factory=NoFiles)  # the images that rows name
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def unit(self) -> str:
-        return UNITS.get(self.container, "row")
+        return UNITS.get(self.container.removesuffix(" in a zip"), "row")
 
     def sample(self) -> list[dict[str, Any]]:
         """The first readable rows, not consumed. Raises Invalid where there is none."""
@@ -64,14 +66,55 @@ class Source:
         self.close()
 
 
-def open_source(where: str | Path) -> Source:
-    """Open a path or an ``hf://org/name[:split]`` id. Raises Invalid or MethodFailed."""
+def open_source(where: str | Path, *, beside: bool = False) -> Source:
+    """Open a path or an ``hf://org/name[:split]`` id. Raises Invalid or MethodFailed.
+
+    Of a zip its one data file is read. ``beside``: rows may name images in the file's folder.
+    """
     if str(where).startswith(hub.SCHEME):
         rows, total = hub.open_rows(str(where))
         return Source(str(where), "Hugging Face", "UTF-8", False, 0, rows, total_rows=total)
     path = Path(where)
     if path.is_dir():
         raise Invalid(f"“{path.name}” is a folder.")
+    if _is_zip(path):
+        return _from_archive(path)
+    source = _open(path)
+    if beside:
+        source.files = Folder(path.parent)
+    return source
+
+
+def _is_zip(path: Path) -> bool:
+    if not path.is_file():
+        return False  # a pipe can be read once only
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ZIP)) == ZIP
+    except OSError as error:
+        raise Invalid(f"The file cannot be opened: {error.strerror or error}.") from None
+
+
+def _from_archive(path: Path) -> Source:
+    """The data file of a zip, its rows' images read from the zip itself."""
+    archive = Archive(path)
+    try:
+        unpacked = archive.unpack_data()
+        try:
+            source = _open(Path(unpacked.name))
+        except BaseException:
+            unpacked.close()
+            raise
+    except BaseException:
+        archive.close()
+        raise
+    source.name, source.files = archive.data_name, archive
+    source.container = f"{source.container} in a zip"
+    source.closers[:0] = [archive.close, unpacked.close]
+    return source
+
+
+def _open(path: Path) -> Source:
     opened = opening.open_bytes(path)
     try:
         return _source(path, opened)

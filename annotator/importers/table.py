@@ -18,8 +18,8 @@ def prepare(options: Options, sample: list[dict[str, Any]]) -> RowReader:
     mapping, scheme = complete_mapping(options, columns)
     _check_columns(mapping, columns)
     read_prompt = prompt_reader(mapping)
-    read_replies = _replies_reader(mapping)
-    read_votes = _votes_reader(mapping, options, scheme, sample)
+    read_replies = replies_reader(mapping)
+    read_votes = votes_reader(mapping, options, scheme, sample)
     read_rest = rest_reader(mapping)
 
     def read(row: Cells) -> Row:
@@ -93,7 +93,8 @@ def prompt_reader(mapping: presets.Mapping) -> Callable[[Cells], list[values.Mes
     return read
 
 
-def _replies_reader(mapping: presets.Mapping) -> Callable[[Cells], list[Reply]]:
+def replies_reader(mapping: presets.Mapping) -> Callable[[Cells], list[Reply]]:
+    """Reads the two answers and what wrote them."""
     ordered = "chosen" in mapping and "rejected" in mapping
     a, b = (
         mapping[name][0]
@@ -118,11 +119,11 @@ def _replies_reader(mapping: presets.Mapping) -> Callable[[Cells], list[Reply]]:
     return read
 
 
-def _votes_reader(
+def votes_reader(
     mapping: presets.Mapping, options: Options, scheme: str, sample: list[dict[str, Any]]
 ) -> Callable[[Cells, list[Reply]], list[Vote]]:
     columns = mapping.get("label", [])
-    rater_column = mapping.get("rater", [""])[0]
+    rater_columns = mapping.get("rater", [""])
     schemes = {
         column: labels.SCHEMES[
             labels.find_scheme(
@@ -138,7 +139,7 @@ def _votes_reader(
     ordered = "chosen" in mapping and "rejected" in mapping
 
     def read(row: Cells, replies: list[Reply]) -> list[Vote]:
-        signed_by = values.name(row.get(rater_column), rater_column) if rater_column else ""
+        signed_by = values.joined(row, rater_columns) if rater_columns[0] else ""
         votes = []
         if ordered:
             votes.append(Vote(signed_by or options.rater, 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -66,6 +66,17 @@ def name(value: Any, column: str, *, limit: int = MAX_NAME) -> str:
     result = text(value, column).strip()
     if len(result) > limit:
         raise BadRow("name-too-long", f"“{column}”", columns=(column,))
+    return result
+
+
+def joined(row: Mapping[str, Any], columns: Sequence[str], *, limit: int = MAX_NAME) -> str:
+    """A name out of one or several columns, those that are empty left out."""
+    if len(columns) == 1:
+        return name(row.get(columns[0]), columns[0], limit=limit)
+    parts = [name(row.get(column), column, limit=limit) for column in columns]
+    result = " ".join(part for part in parts if part)
+    if len(result) > limit:
+        raise BadRow("name-too-long", listed(columns), columns=tuple(columns))
     return result
 
 

@@ -8,10 +8,8 @@ at a time per project: an advisory lock, held until the transaction ends.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,63 +18,41 @@ import orjson
 import psycopg
 from django.db import connection
 
-from annotator.importers import transcripts
-from annotator.importers.types import Reply, Row
+from annotator.importers.types import KnownTask, Reply
 from annotator.models import Project, ProjectSettings, Run
 from annotator.services import hashing
+from annotator.services.import_chunk import Checked, Chunk, Counts
+from annotator.services.import_copy import (
+    COPIES,
+    EMPTY,
+    NULL,
+    TABLES,
+    as_json,
+    escaped,
+    image_id,
+)
+from annotator.services.import_votes import Desk, gold_json
 from annotator.services.queue import IMPORT_LOCK_SQL
 from annotator.services.runs import LostRun
 from annotator.services.splits import splitter
 
-KIND: Final = "pairwise"
 LOCK_POLL: Final = 0.5  # seconds between two looks whether another import has ended
 ANALYZE_FROM: Final = 5_000  # rows; below that autovacuum is soon enough
-TABLES: Final = ("prompt", "response", "task", "judgment", "preference")
-COPIES: Final = {
-    "prompt": "id, project_id, content_hash, messages, split, external_id, tags, extra,"
-    " import_run_id, created_at",
-    "response": "id, project_id, prompt_id, content_hash, text, messages, generator, sampling,"
-    " extra, import_run_id, created_at",
-    "task": "id, project_id, prompt_id, kind, response_ids, content_hash, overlap, free, position,"
-    " import_run_id, created_at, judged, priority, is_gold",
-    "judgment": "id, project_id, task_id, rater_id, ranks, strength, both_bad, rationale,"
-    " submitted_at, import_run_id, kind, revision, is_current, is_counted, reasons",
-    "preference": "id, project_id, judgment_id, task_id, prompt_id, rater_id, a_id, b_id, outcome,"
-    " strength, both_bad, is_gold",
-}
-EMPTY: Final = "{}"
-
-
-def escaped(text: str) -> str:
-    """A text field as COPY's text format wants it."""
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    if "\n" in text:
-        text = text.replace("\n", "\\n")
-    if "\t" in text:
-        text = text.replace("\t", "\\t")
-    if "\r" in text:
-        text = text.replace("\r", "\\r")
-    return text
-
-
-def as_json(value: Any) -> str:
-    # default=str: a Parquet file hands out dates and decimals in columns that no field claims.
-    return escaped(orjson.dumps(value, default=str).decode())
-
-
-@dataclass
-class Counts:
-    """What one import added and what it found there already."""
-
-    prompts: int = 0
-    responses: int = 0
-    tasks: int = 0
-    judgments: int = 0
-    skipped_duplicates: int = 0
-    rows_known: int = 0  # rows of the file that added nothing
-    splits: Counter[str] = field(default_factory=Counter)
-    raters: Counter[str] = field(default_factory=Counter)
+KNOWN_TASKS: Final = """
+    CREATE TEMPORARY TABLE import_task ON COMMIT DROP AS
+    SELECT p.external_id AS name, t.id, t.prompt_id, t.response_ids
+    FROM annotator_task t JOIN annotator_prompt p ON p.id = t.prompt_id
+    WHERE t.project_id = %s AND t.kind = 'pairwise' AND p.external_id <> ''
+"""
+NAMED_TASKS: Final = """
+    SELECT name, id, prompt_id, response_ids[1], response_ids[2]
+    FROM import_task WHERE name = ANY(%s)
+"""
+SET_GOLDS: Final = """
+    UPDATE annotator_task t SET gold = g.gold::jsonb
+    FROM unnest(%s::bigint[], %s::text[]) AS g (id, gold)
+    WHERE t.id = g.id AND t.gold IS NULL
+"""
 
 
 class Loader:
@@ -91,14 +67,17 @@ class Loader:
         project: Project,
         run: Run,
         is_simulated: bool = False,
+        is_open: bool = True,
         while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
+        """``is_open``: people are asked to judge the new tasks; else only their labels count."""
         self.counts = Counts()
         self._project = project
         self._run, self._token = run.pk, run.token
         self._while_waiting = while_waiting
         self._is_simulated = is_simulated
-        self._raters: dict[str, int] = {}
+        self._is_open = is_open
+        self._knows_tasks = False
         self._position = 0
         self._keeps_ids = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"import-{run.pk}")
@@ -128,7 +107,8 @@ class Loader:
             "SELECT settings FROM annotator_project WHERE id = %s", [self._project.pk]
         )
         options = ProjectSettings.model_validate(self._cursor.fetchone()[0])
-        self._overlap = options.overlap
+        self._options = options
+        self._overlap = options.overlap if self._is_open else 0
         self._split_of = splitter(shares=options.split, seed=options.split_seed)
         # Looked up once: in the query that draws ids it would be looked up for each of them.
         for table in TABLES:
@@ -141,6 +121,16 @@ class Loader:
             [self._project.pk],
         )
         self._position = self._cursor.fetchone()[0]
+        self._desk = Desk(
+            project_id=self._project.pk,
+            run_id=self._run,
+            options=options,
+            counts=self.counts,
+            cursor=self._cursor,
+            ids=self._ids,
+            is_simulated=self._is_simulated,
+            now=self._now,
+        )
 
     def _is_first(self) -> bool:
         self._cursor.execute(IMPORT_LOCK_SQL, [self._project.pk])
@@ -172,7 +162,7 @@ class Loader:
         for name, added in self.counts.raters.items():
             self._cursor.execute(
                 "UPDATE annotator_rater SET judged = judged + %s WHERE id = %s",
-                [added, self._raters[name]],
+                [added, self._desk.raters[name]],
             )
         # New tasks may sort before a mark: see services.queue.reset_marks.
         self._cursor.execute(
@@ -197,19 +187,40 @@ class Loader:
         if not self._cursor.rowcount:
             raise LostRun(f"run {self._run} belongs to another worker")
 
-    def add(self, rows: Sequence[tuple[Row, list[tuple[int, int]]]]) -> None:
-        """Add checked rows with the pairs of replies that each compares.
+    def add(self, rows: Sequence[Checked]) -> None:
+        """Add checked rows with the replies that each of their tasks holds.
 
         Returns while PostgreSQL still takes the rows in: the caller reads on meanwhile.
         """
-        chunk = _Chunk(rows)
+        chunk = Chunk(rows)
         self._wait()
-        self._place_prompts(chunk)
-        self._place_responses(chunk)
-        self._place_tasks(chunk)
-        self._place_votes(chunk)
-        self.counts.rows_known += len(chunk.rows) - len(chunk.rows_that_add)
+        if chunk.rows:
+            self._place_prompts(chunk)
+            self._place_responses(chunk)
+            self._place_tasks(chunk)
+        self._desk.place(chunk)
+        if chunk.golds:
+            self._cursor.execute(SET_GOLDS, list(map(list, zip(*chunk.golds, strict=True))))
+            self.counts.golds += self._cursor.rowcount
+        self.counts.rows_known += chunk.rows_known()
         self._writing = self._writer.submit(self._write, chunk.lines)
+
+    @property
+    def options(self) -> ProjectSettings:
+        """The project's settings, read under the lock that keeps them as they are."""
+        return self._options
+
+    def tasks_named(self, names: Sequence[str]) -> dict[str, list[KnownTask]]:
+        """Pairwise tasks that were here before this import, by the id of their prompt."""
+        self._wait()
+        if not self._knows_tasks:
+            self._cursor.execute(KNOWN_TASKS, [self._project.pk])
+            self._cursor.execute("CREATE INDEX ON import_task (name)")
+            self._knows_tasks = True
+        found: dict[str, list[KnownTask]] = {}
+        for name, *task in self._known(NAMED_TASKS, list(set(names))):
+            found.setdefault(name, []).append(KnownTask(*task))
+        return found
 
     def _write(self, lines: dict[str, list[str]]) -> None:
         for table in TABLES:
@@ -272,7 +283,7 @@ class Loader:
         self._cursor.execute(query, values)
         return self._cursor.fetchall()
 
-    def _place_prompts(self, chunk: _Chunk) -> None:
+    def _place_prompts(self, chunk: Chunk) -> None:
         hashes = list(dict.fromkeys(chunk.prompt_hashes))
         found = self._known(
             "SELECT content_hash, id FROM annotator_prompt"
@@ -296,11 +307,12 @@ class Loader:
                 f"{chunk.prompt_ids[key]}\t{self._project.pk}\t\\\\x{key.hex()}"
                 f"\t{as_json(row.messages)}\t{split}\t{escaped(row.external_id)}"
                 f"\t{as_json(row.tags or [])}\t{as_json(row.extra) if row.extra else EMPTY}"
-                f"\t{self._run}\t{self._now}\n"
+                f"\t{self._run}\t{self._now}\t{image_id(row.source)}\t{image_id(row.mask)}"
+                f"\t{row.thread}\t{row.turn}\n"
             )
         self.counts.prompts += len(missing)
 
-    def _place_responses(self, chunk: _Chunk) -> None:
+    def _place_responses(self, chunk: Chunk) -> None:
         known: dict[tuple[int, bytes], int] = {}
         if chunk.old_prompts:
             found = self._known(
@@ -323,30 +335,27 @@ class Loader:
         ids = self._ids("response", len(wanted))
         for pk, ((prompt, reply_hash), reply) in zip(ids, wanted.items(), strict=True):
             known[(prompt, reply_hash)] = pk
-            messages = as_json(reply.messages) if reply.messages else "\\N"
+            messages = as_json(reply.messages) if reply.messages else NULL
             lines.append(
                 f"{pk}\t{self._project.pk}\t{prompt}\t\\\\x{reply_hash.hex()}"
                 f"\t{escaped(reply.text)}\t{messages}\t{escaped(reply.generator)}"
                 f"\t{as_json(reply.sampling) if reply.sampling else EMPTY}"
                 f"\t{as_json(reply.extra) if reply.extra else EMPTY}"
-                f"\t{self._run}\t{self._now}\n"
+                f"\t{self._run}\t{self._now}\t{image_id(reply.image)}"
+                f"\t{escaped(reply.leak)}\n"
             )
         chunk.response_ids = known
         self.counts.responses += len(wanted)
 
-    def _place_tasks(self, chunk: _Chunk) -> None:
-        wanted: dict[bytes, tuple[int, int, int]] = {}
-        for at, (key, hashes, (_, pairs)) in enumerate(
+    def _place_tasks(self, chunk: Chunk) -> None:
+        wanted: dict[bytes, tuple[int, tuple[int, ...]]] = {}  # hash -> (row, its places)
+        for at, (key, hashes, (row, tasks)) in enumerate(
             zip(chunk.prompt_hashes, chunk.reply_hashes, chunk.rows, strict=True)
         ):
-            prompt = chunk.prompt_ids[key]
-            for one, other in pairs:
-                task = hashing.of_task(KIND, key, (hashes[one], hashes[other]))
-                chunk.task_hashes[(at, one, other)] = task
-                a = chunk.response_ids[(prompt, hashes[one])]
-                b = chunk.response_ids[(prompt, hashes[other])]
-                wanted.setdefault(task, (prompt, a, b))
-        found = []
+            for places in tasks:
+                task = hashing.of_task(row.kind, key, [hashes[place] for place in places])
+                chunk.task_hashes[(at, places)] = task
+                wanted.setdefault(task, (at, places))
         if chunk.old_prompts:
             found = self._known(
                 "SELECT content_hash, id, response_ids FROM annotator_task"
@@ -354,137 +363,61 @@ class Loader:
                 self._project.pk,
                 list(wanted),
             )
-        for key, pk, response_ids in found:
-            chunk.tasks[bytes(key)] = (pk, response_ids[0])
-            chunk.old_tasks.append(pk)
-        missing = [key for key in wanted if key not in chunk.tasks]
-        lines = chunk.lines["task"]
+            for key, pk, response_ids in found:
+                chunk.tasks[bytes(key)] = (pk, response_ids)
+                chunk.old_tasks.append(pk)
+        old = set(chunk.tasks)
+        missing = [key for key in wanted if key not in old]
         for pk, key in zip(self._ids("task", len(missing)), missing, strict=True):
-            prompt, a, b = wanted[key]
-            chunk.tasks[key] = (pk, a)
-            self._position += 1
-            lines.append(
-                f"{pk}\t{self._project.pk}\t{prompt}\t{KIND}\t{{{a},{b}}}\t\\\\x{key.hex()}"
-                f"\t{self._overlap}\t{self._overlap}\t{self._position}\t{self._run}"
-                f"\t{self._now}\t0\t0\tf\n"
-            )
+            chunk.tasks[key] = (pk, chunk.ids_of(*wanted[key]))
+        golds = self._golds(chunk, old)
+        for key in missing:
+            at, _places = wanted[key]
+            self._write_task(chunk, at, key, golds.get(key, NULL))
         self.counts.tasks += len(missing)
-        fresh = set(missing)
-        for (at, _one, _other), key in chunk.task_hashes.items():
+        self._count_repeats(chunk, set(missing))
+
+    def _write_task(self, chunk: Chunk, at: int, key: bytes, gold: str) -> None:
+        pk, ids = chunk.tasks[key]
+        kind = chunk.rows[at][0].kind
+        prompt = chunk.prompt_ids[chunk.prompt_hashes[at]]
+        self._position += 1
+        self.counts.kinds[kind] += 1
+        chunk.lines["task"].append(
+            f"{pk}\t{self._project.pk}\t{prompt}\t{kind}\t{{{','.join(map(str, ids))}}}"
+            f"\t\\\\x{key.hex()}\t{self._overlap}\t{self._overlap}\t{self._position}"
+            f"\t{self._run}\t{self._now}\t0\t0\tf\t{gold}\n"
+        )
+
+    def _golds(self, chunk: Chunk, old: set[bytes]) -> dict[bytes, str]:
+        """Known answers of new tasks as fields; those of old ones wait in ``chunk.golds``."""
+        golds: dict[bytes, str] = {}
+        for at, (row, tasks) in enumerate(chunk.rows):
+            if row.gold is None or len(tasks) != 1:
+                continue
+            key = chunk.task_hashes[(at, tasks[0])]
+            pk, ids = chunk.tasks[key]
+            order = [chunk.ids_of(at, tasks[0]).index(one) for one in ids]
+            gold = gold_json(row.gold, row.kind, order, options=self._options)
+            if key in old:
+                chunk.golds.append((pk, gold))
+            elif key not in golds:
+                golds[key] = escaped(gold)
+                self.counts.golds += 1
+        for row in chunk.onto:
+            if row.gold is not None and row.onto is not None:
+                gold = gold_json(row.gold, "pairwise", [0, 1], options=self._options)
+                chunk.golds.append((row.onto.id, gold))
+        return golds
+
+    def _count_repeats(self, chunk: Chunk, fresh: set[bytes]) -> None:
+        for (at, _places), key in chunk.task_hashes.items():
             if key in fresh:
                 fresh.discard(key)
                 chunk.rows_that_add.add(at)
-            elif not chunk.rows[at][0].votes:  # a repeated vote is counted as a vote
+            elif not chunk.rows[at][0].votes and not chunk.rows[at][0].verdicts:
+                # a repeated vote is counted as a vote
                 self.counts.skipped_duplicates += 1
-
-    def _place_votes(self, chunk: _Chunk) -> None:
-        if not chunk.has_votes:
-            return
-        taken = self._taken(chunk)
-        votes = []
-        for at, (row, _) in enumerate(chunk.rows):
-            for vote in row.votes:
-                key = chunk.task_hashes.get((at, vote.first, vote.second))
-                if key is None:
-                    key = chunk.task_hashes[(at, vote.second, vote.first)]
-                task, first_id = chunk.tasks[key]
-                rater = self._rater(vote.rater)
-                if (task, rater) in taken:
-                    self.counts.skipped_duplicates += 1
-                    continue
-                taken.add((task, rater))
-                prompt = chunk.prompt_ids[chunk.prompt_hashes[at]]
-                hashes = chunk.reply_hashes[at]
-                first = chunk.response_ids[(prompt, hashes[vote.first])]
-                second = chunk.response_ids[(prompt, hashes[vote.second])]
-                # Canonical order is the task's, which an earlier row may have set.
-                flipped = first != first_id
-                outcome = -vote.outcome if flipped else vote.outcome
-                pair = (second, first) if flipped else (first, second)
-                votes.append((task, rater, prompt, pair, outcome, vote))
-                chunk.rows_that_add.add(at)
-        self._write_votes(chunk, votes)
-
-    def _taken(self, chunk: _Chunk) -> set[tuple[int, int]]:
-        if not chunk.old_tasks:
-            return set()
-        return set(
-            self._known(
-                "SELECT task_id, rater_id FROM annotator_judgment WHERE task_id = ANY(%s)",
-                chunk.old_tasks,
-            )
-        )
-
-    def _write_votes(self, chunk: _Chunk, votes: list[tuple]) -> None:
-        judgments = self._ids("judgment", len(votes))
-        preferences = self._ids("preference", len(votes))
-        project, run = self._project.pk, self._run
-        for pk, edge, (task, rater, prompt, (a, b), outcome, vote) in zip(
-            judgments, preferences, votes, strict=True
-        ):
-            ranks = "{1,1}" if outcome == 0 else "{1,2}" if outcome > 0 else "{2,1}"
-            strength = vote.strength if outcome else 0
-            both_bad = "t" if vote.both_bad else "f"
-            at = vote.at.isoformat() if vote.at else self._now
-            chunk.lines["judgment"].append(
-                f"{pk}\t{project}\t{task}\t{rater}\t{ranks}\t{strength}\t{both_bad}"
-                f"\t{escaped(vote.rationale)}\t{at}\t{run}\timported\t1\tt\tt\t{{}}\n"
-            )
-            chunk.lines["preference"].append(
-                f"{edge}\t{project}\t{pk}\t{task}\t{prompt}\t{rater}\t{a}\t{b}\t{outcome}"
-                f"\t{strength}\t{both_bad}\tf\n"
-            )
-            self.counts.raters[vote.rater] += 1
-        self.counts.judgments += len(votes)
-
-    def _rater(self, name: str) -> int:
-        """The imported rater of this name, made on first use, in this transaction."""
-        known = self._raters.get(name)
-        if known is None:
-            self._cursor.execute(
-                "INSERT INTO annotator_rater (project_id, kind, name, is_simulated, created_at,"
-                " judged, skipped, claims_since_mark) VALUES (%s, 'imported', %s, %s, now(), 0,"
-                " 0, 0) ON CONFLICT (project_id, kind, name) WHERE kind <> 'human' DO NOTHING",
-                [self._project.pk, name, self._is_simulated],
-            )
-            self._cursor.execute(
-                "SELECT id FROM annotator_rater"
-                " WHERE project_id = %s AND kind = 'imported' AND name = %s",
-                [self._project.pk, name],
-            )
-            known = self._raters[name] = self._cursor.fetchone()[0]
-        return known
-
-
-class _Chunk:
-    """Some rows on their way into the tables, with the ids they get."""
-
-    def __init__(self, rows: Sequence[tuple[Row, list[tuple[int, int]]]]) -> None:
-        self.rows = rows
-        self.prompt_hashes = []
-        self.reply_hashes = []
-        for row, _pairs in self.rows:
-            raw = (row.extra or {}).get(transcripts.RAW, "") if row.as_is else ""
-            self.prompt_hashes.append(hashing.of_prompt(row.messages, raw))
-            self.reply_hashes.append(
-                [
-                    hashing.of_response(
-                        reply.text,
-                        reply.generator,
-                        (reply.extra or {}).get(transcripts.RAW, "") if row.as_is else "",
-                    )
-                    for reply in row.replies
-                ]
-            )
-        self.has_votes = any(row.votes for row, _pairs in self.rows)
-        self.prompt_ids: dict[bytes, int] = {}
-        self.old_prompts: set[int] = set()
-        self.response_ids: dict[tuple[int, bytes], int] = {}
-        self.task_hashes: dict[tuple[int, int, int], bytes] = {}
-        self.tasks: dict[bytes, tuple[int, int]] = {}  # hash -> (id, its first response)
-        self.old_tasks: list[int] = []
-        self.rows_that_add: set[int] = set()
-        self.lines: dict[str, list[str]] = {table: [] for table in TABLES}
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

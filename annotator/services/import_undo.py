@@ -12,6 +12,7 @@ from django.db import connection, transaction
 
 from annotator.errors import Conflict
 from annotator.models import AuditEvent, Run, RunState, User
+from annotator.services import images
 
 # Tasks of the run that someone else's work hangs on: a verdict from outside this run, or a lease.
 JUDGED: Final = """
@@ -153,7 +154,7 @@ def _remove(run: Run) -> dict[str, int]:
         judgments = cursor.fetchone()[0]
         drop(DROP_ASSIGNMENTS)
         tasks = drop(DROP_TASKS)
-        return {
+        result = {
             "judgments": judgments,
             "tasks": tasks,
             "kept": found - tasks,
@@ -161,3 +162,5 @@ def _remove(run: Run) -> dict[str, int]:
             "prompts": drop(DROP_PROMPTS),
             "raters": drop(DROP_RATERS),
         }
+    images.sweep(project_id=run.project_id)
+    return result

@@ -8,37 +8,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from pydantic import ValidationError
 
 from annotator.errors import AppError, Gone, Invalid, MethodFailed
-from annotator.importers import IMPORTERS, checking, detection, presets
-from annotator.importers.readers import Culprit
+from annotator.importers import IMPORTERS, detection, presets, ratings, values, votes
 from annotator.importers.sources import Source, open_source
-from annotator.importers.types import FIELDS, BadRow, Options, Row
-from annotator.models import AuditEvent, ImportIssue, Project, Run, User
+from annotator.importers.types import FIELDS, Options
+from annotator.models import AuditEvent, ImportIssue, Project, ProjectSettings, Run, User
 from annotator.queries import figures
-from annotator.services import hashing, runs
+from annotator.services import images, runs
+from annotator.services.import_reading import Reading, Tally
 from annotator.services.import_rows import Loader
 from annotator.services.splits import splitter
 from rubrics.registry import pick
 
 STORED: Final = "upload"  # the name of an uploaded file in its run's folder
-CHUNK: Final = 1_000  # rows
-KEPT_ISSUES: Final = 10_000
-LISTED_ISSUES: Final = 100  # in the command's JSON
-PREVIEW_ROWS: Final = 5
-EXCERPT: Final = 240
-
-Checked = tuple[Row, list[tuple[int, int]]]
 
 
 def options_from(config: dict[str, Any]) -> Options:
@@ -167,17 +158,6 @@ def path_of(run: Run) -> str:
     raise Gone("The uploaded file is no longer on the server.", advice="Upload it again.")
 
 
-@dataclass
-class Tally:
-    """What was read and refused so far."""
-
-    lines: int = 0
-    bad: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    listed: list[dict[str, Any]] = field(default_factory=list)
-    preview: list[dict[str, Any]] = field(default_factory=list)
-
-
 def perform(work: runs.Work) -> dict[str, Any]:
     """Do the import of a run and return its result; also what a killed one is asked again."""
     run = work.run
@@ -188,8 +168,10 @@ def perform(work: runs.Work) -> dict[str, Any]:
     ImportIssue.objects.filter(run=run).delete()
     began = time.monotonic()
     work.stage("read", "Read")
-    tally = Tally()
-    with open_source(path_of(run)) as source:
+    with (
+        open_source(path_of(run), beside=config.get("absolute", True)) as source,
+        _swept(run.project_id),
+    ):
         sample = source.sample()
         found = _format(config.get("format", ""), sample, options)
         read = pick(IMPORTERS, found.key)(options, sample)
@@ -198,13 +180,15 @@ def perform(work: runs.Work) -> dict[str, Any]:
             run=run,
             while_waiting=work.check,
             is_simulated=config.get("simulated", False),
+            is_open=options.people == "open",
         ) as loader:
-            for chunk in _chunks(source, read, options, tally, run, loader):
+            reading = Reading(work, source, read, options, loader)
+            for chunk in reading.chunks():
                 work.check()
                 loader.add(chunk)
-                _show(work, source, tally)
-            _refuse_if_bad(tally, strict=config.get("strict", False))
-            result = _result(source, found, sample, options, tally, loader, run, began)
+                reading.show()
+            _refuse_if_bad(reading.tally, strict=config.get("strict", False))
+            result = _result(source, found, sample, options, reading.tally, loader, run, began)
             loader.record(result)
     for name in ("figures", "readiness"):  # pages shown right after count again
         figures.forget(run.project_id, name)
@@ -218,106 +202,20 @@ def perform(work: runs.Work) -> dict[str, Any]:
     return result
 
 
+@contextmanager
+def _swept(project_id: int) -> Iterator[None]:
+    """Images are stored before the rows that show them: an import that fails leaves none."""
+    try:
+        yield
+    except BaseException:
+        images.sweep(project_id=project_id)
+        raise
+
+
 def _format(key: str, sample: list[dict[str, Any]], options: Options) -> detection.Detection:
     if key:
         return detection.Detection(key, "it was named")
     return detection.detect(sample, mapped=list(options.mapping))
-
-
-def _chunks(
-    source: Source, read: Any, options: Options, tally: Tally, run: Run, loader: Loader
-) -> Iterator[list[Checked]]:
-    """Checked rows, a chunk at a time; bad ones are noted on the way."""
-    good: list[tuple[int, Checked]] = []
-    issues: list[ImportIssue] = []
-
-    def flush() -> list[Checked]:
-        ids = [(row.external_id, row.messages) for _, (row, _) in good]
-        taken = loader.taken_ids(ids) if any(one for one, _ in ids) else frozenset()
-        for place in sorted(taken):
-            number, (row, _) = good[place]
-            bad = BadRow("duplicate-id", repr(row.external_id))
-            issues.append(_issue(run, number, bad, {"id": row.external_id}, tally))
-        _keep(issues, tally)
-        kept = [checked for place, (_, checked) in enumerate(good) if place not in taken]
-        good.clear()
-        issues.clear()
-        return kept
-
-    for number, raw in source.rows:
-        tally.lines += 1
-        try:
-            if isinstance(raw, Culprit):
-                raise raw.bad
-            row = read(raw)
-            pairs = checking.check(row, options)
-        except BadRow as bad:
-            issues.append(_issue(run, number, bad, raw, tally))
-        else:
-            good.append((number, (row, pairs)))
-            if len(tally.preview) < PREVIEW_ROWS:
-                tally.preview.append(_preview(number, row))
-        if len(good) + len(issues) >= CHUNK:
-            yield flush()
-    yield flush()
-
-
-def _issue(run: Run, number: int, bad: BadRow, raw: Any, tally: Tally) -> ImportIssue:
-    tally.bad += 1
-    tally.reasons[bad.code] += 1
-    if len(tally.listed) < LISTED_ISSUES:
-        tally.listed.append({"line": number, "reason": bad.reason})
-    return ImportIssue(
-        run=run, line=number, code=bad.code, reason=bad.reason, excerpt=excerpt(raw, bad)
-    )
-
-
-def _keep(issues: list[ImportIssue], tally: Tally) -> None:
-    room = KEPT_ISSUES - (tally.bad - len(issues))
-    if room > 0 and issues:
-        ImportIssue.objects.bulk_create(issues[:room])
-
-
-def excerpt(raw: Any, bad: BadRow) -> str:
-    """The part of a row to show beside its reason, fit to be stored."""
-    if isinstance(raw, Culprit):
-        text = raw.text
-    else:
-        shown = {key: raw[key] for key in bad.columns if key in raw} or raw
-        text = _as_text(shown)
-    text = text.replace("\0", "␀").encode(errors="replace").decode()
-    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
-
-
-def _as_text(row: dict[str, Any]) -> str:
-    try:
-        return orjson.dumps(row, default=str).decode()
-    except TypeError:  # nested too deeply, or text that is no UTF-8
-        return ", ".join(f"{key}: {_cell(value)}" for key, value in row.items())
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else "…"
-
-
-def _preview(number: int, row: Row) -> dict[str, Any]:
-    answers = [reply.text[:200] for reply in row.replies[:2]]
-    return {
-        "line": number,
-        "prompt": row.messages[-1]["content"][:200],
-        "answers": answers,
-        "more": max(0, len(row.replies) - 2),
-        "hash": hashing.of_prompt(row.messages).hex(),
-    }
-
-
-def _show(work: runs.Work, source: Source, tally: Tally) -> None:
-    """Progress by rows where their number is known, else by bytes."""
-    message = f"{tally.lines:,} {source.unit}s read"
-    if source.total_rows is not None:
-        work.progress(tally.lines, source.total_rows, unit="rows", message=message)
-    else:
-        work.progress(source.bytes_read(), source.size, unit="bytes", message=message)
 
 
 def _refuse_if_bad(tally: Tally, *, strict: bool) -> None:
@@ -347,7 +245,8 @@ def _result(
     began: float,
 ) -> dict[str, Any]:
     counts = dict(vars(loader.counts))
-    splits, raters = counts.pop("splits"), counts.pop("raters")
+    splits, raters, kinds = (counts.pop(name) for name in ("splits", "raters", "kinds"))
+    rated = counts.pop("rated")
     return {
         **counts,
         "bad_rows": tally.listed,
@@ -357,6 +256,13 @@ def _result(
         "unit": source.unit,
         "splits": dict(splits),
         "raters": dict(raters),
+        "kinds": dict(kinds),
+        "rated": {name: list(scale) for name, scale in rated.items()},
+        "notes": scale_notes(rated, loader.options) if options.people == "open" else [],
+        "leaks": tally.leaks,
+        "leaked": tally.leaked,
+        "leak_mode": loader.options.leaks,
+        "people": options.people,
         "format": found.key,
         "format_reason": found.reason,
         "container": source.container,
@@ -364,7 +270,7 @@ def _result(
         "gzip": source.is_gzip,
         "bytes": source.size,
         "seconds": round(time.monotonic() - began, 3),
-        "columns": columns_read(sample, options),
+        "columns": columns_read(sample, options, found.key),
         "preview": [_with_split(one, run) for one in tally.preview],
         "committed": True,
     }
@@ -377,11 +283,53 @@ def _with_split(shown: dict[str, Any], run: Run) -> dict[str, Any]:
     return {**{name: shown[name] for name in shown if name != "hash"}, "split": found}
 
 
-def columns_read(sample: list[dict[str, Any]], options: Options) -> list[dict[str, str]]:
+def scale_notes(rated: dict[str, tuple[str, int, int]], options: ProjectSettings) -> list[str]:
+    """Where people would be asked something else than the raters of the file were."""
+    notes = []
+    unknown = {"rating": list[str](), "checklist": list[str]()}
+    beyond = []
+    for name, (kind, low, high) in rated.items():
+        asked = options.attributes if kind == "rating" else [*options.criteria, *options.failures]
+        if name not in asked:
+            unknown.setdefault(kind, []).append(name)
+        if kind == "rating" and (low < options.rating_low or high > options.rating_high):
+            beyond.append(f"{low} to {high}")
+    if unknown["rating"]:
+        notes.append(
+            f"The file rates {values.listed(unknown['rating'])}, people here are asked for"
+            f" {values.listed(options.attributes)}."
+        )
+    if unknown["checklist"]:
+        notes.append(
+            f"The file checks {values.listed(unknown['checklist'])}, which people here are not"
+            " asked about."
+        )
+    if beyond:
+        notes.append(
+            f"The file’s ratings go from {beyond[0]}, people here rate from"
+            f" {options.rating_low} to {options.rating_high}."
+        )
+    return notes
+
+
+def columns_read(
+    sample: list[dict[str, Any]], options: Options, key: str = ""
+) -> list[dict[str, str]]:
     """Which column was read as what, for people: named mappings win over recognized ones."""
     columns = {column for row in sample for column in row}
-    mapping, _, _ = presets.guess(columns)
-    mapping = {**mapping, **options.mapping}
+    if key == "ratings-long":
+        mapping, _ = ratings.guess(columns, options.mapping)
+    elif key == "votes-long":
+        mapping, _, _ = votes.guess(columns, options.mapping)
+    else:
+        known, _, _ = presets.guess(columns)
+        mapping = {**known, **options.mapping}
+    if key == "helpsteer" and "ratings" not in mapping:
+        mapping = {
+            **{name: mapping[name] for name in ("prompt", "system") if name in mapping},
+            "response": ["response"],
+            "ratings": ratings.helpsteer_columns(columns),
+        }
     return [
         {"field": name, "columns": ", ".join(used), "meaning": FIELDS[name]}
         for name, used in mapping.items()

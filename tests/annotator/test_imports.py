@@ -35,7 +35,7 @@ from annotator.models import (
     RunState,
     Task,
 )
-from annotator.services import import_rows, imports, runs
+from annotator.services import import_reading, import_rows, imports, runs
 from tests import factories
 from tests.annotator.imported import counts, jsonl, last_run, pair, read, zipped
 from tests.serving import ROOT, child_env
@@ -199,7 +199,7 @@ def test_split_depends_on_nothing_but_the_prompt(tmp_path: Path) -> None:
 def test_rows_far_apart_meet_in_one_prompt(
     project: Project, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(imports, "CHUNK", 7)
+    monkeypatch.setattr(import_reading, "CHUNK", 7)
     rows = [{"prompt": f"q{n % 3}", "chosen": f"a{n % 6}", "rejected": "b"} for n in range(60)]
     read(project, jsonl(tmp_path / "a.jsonl", rows))
     assert counts(project) == {
@@ -210,7 +210,7 @@ def test_rows_far_apart_meet_in_one_prompt(
 def test_id_of_another_prompt_is_a_bad_row(
     project: Project, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(imports, "CHUNK", 3)
+    monkeypatch.setattr(import_reading, "CHUNK", 3)
     rows = [pair(1, id="x"), pair(2, id="y"), pair(3, id="x"), pair(4), pair(5, id="y"), pair(6)]
     rows += [pair(1, id="x", chosen="A third."), pair(7, id="z"), pair(8, id="z")]
     path = jsonl(tmp_path / "a.jsonl", rows)
@@ -522,7 +522,7 @@ def _start_of_ids() -> None:
 def test_cancel_in_the_middle_leaves_nothing(
     project: Project, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(imports, "CHUNK", 100)
+    monkeypatch.setattr(import_reading, "CHUNK", 100)
     path = jsonl(tmp_path / "a.jsonl", [pair(n) for n in range(1000)])
     run = imports.start(project=project, name="a", config={"path": str(path)}, by=None)
     add = import_rows.Loader.add
