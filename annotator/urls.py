@@ -16,6 +16,7 @@ from annotator.views import (
     members,
     overview,
     projects,
+    quality,
     rewards,
     runs,
 )
@@ -46,6 +47,10 @@ project = [
     path("runs/<int:run_id>/cancel/", runs.cancel, name="run_cancel"),
     path("runs/<int:run_id>/resume/", runs.resume, name="run_resume"),
     path("runs/<int:run_id>/retry/", runs.retry, name="run_retry"),
+    path("raters/", quality.raters, name="raters"),
+    path("raters/<int:rater_id>/<slug:action>/", quality.rater, name="rater_change"),
+    path("agreement/", quality.agreement, name="quality"),
+    path("agreement/measure/", quality.measure, name="quality_measure"),
     path("reward-models/", rewards.reward_models, name="reward_models"),
     path("reward-models/train/", rewards.train, name="train"),
     path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),

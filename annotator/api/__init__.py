@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
-from annotator.api import projects, tasks
+from annotator.api import projects, quality, tasks
 from annotator.errors import AppError
 from annotator.models import User
 from annotator.services import tokens
@@ -38,6 +38,7 @@ api = NinjaAPI(
 )
 api.add_router("/projects", projects.router)
 api.add_router("/projects", tasks.router)
+api.add_router("/projects", quality.router)
 
 
 @api.exception_handler(AppError)

@@ -20,7 +20,8 @@ SHOWN: Final = 200  # raters of a table, those with most judgments
 DAYS: Final = {"start": 0, "7": 7, "30": 30}
 DAY: Final = 24 * 3600
 FEW: Final = 30  # judgments below which a wide interval is only newness
-WIDE: Final = 0.15
+WIDE: Final = 0.3
+SURE: Final = 0.99  # of a preference for a place: with ten raters one in twenty is nothing
 LOW: Final = 0.6
 ENOUGH_REPEATS: Final = 10
 
@@ -87,6 +88,7 @@ def _columns(said: Said, mask: NDArray[np.bool_], rows: Opinions) -> dict[str, A
         "golds": gold_reliability(*golds),
         "gold_counts": golds,
         "first": position_bias(count(work.first > 0), count(work.first != 0)),
+        "biased": position_bias(count(work.first > 0), count(work.first != 0), SURE).is_biased,
         "ties": wilson_shares(count(work.is_tie), np.bincount(raters, minlength=size)),
         "speed": speed(work.raters[timed], work.active_ms[timed], n_raters=size),
         "repeats": repeats(said, rows),
@@ -178,7 +180,7 @@ def _row(said: Said, code: int, columns: dict[str, Any], n: int, scale: Figure) 
             again.share[code], again.low[code], again.high[code], n=int(again.n[code])
         ),
     }  # fmt: skip
-    row["flags"] = _flags(row, fast=times.too_fast[code], biased=first.is_biased[code],
+    row["flags"] = _flags(row, fast=times.too_fast[code], biased=columns["biased"][code],
                           failing=gold.flagged[code], above=first.share[code] > 0.5)  # fmt: skip
     return row
 
