@@ -76,7 +76,7 @@ class Rating:
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:
         """Pairs whose deciding ratings differ; the difference, at most 3, is the strength."""
-        values = deciding(verdict)
+        values = deciding(verdict, options=options)
         result = []
         for i, one in enumerate(values):
             for j in range(i + 1, len(values)):
@@ -129,9 +129,20 @@ def anchors(options: ProjectSettings) -> str:
     return ", ".join(f"{value} is {means}" for value, means in ends if means)
 
 
-def deciding(verdict: Verdict) -> list[int | None]:
-    """The ratings of the first attribute, which decides what is preferred."""
-    return next(iter((verdict.ratings or {}).values()), [None] * len(verdict.ranks))
+def deciding(verdict: Verdict, *, options: ProjectSettings) -> list[int | None]:
+    """The ratings of the attribute that decided what is preferred.
+
+    PostgreSQL keeps the keys of a stored verdict in an order of its own, and imported ones name
+    attributes that the settings do not: the ranks tell which attribute they were made from.
+    """
+    ratings = verdict.ratings or {}
+    ordered = [name for name in options.attributes if name in ratings]
+    ordered += [name for name in ratings if name not in ordered]
+    for name in ordered:
+        alone = rated({name: ratings[name]})
+        if (alone.ranks, alone.strength) == (verdict.ranks, verdict.strength):
+            return ratings[name]
+    return ratings[ordered[0]] if ordered else [None] * len(verdict.ranks)
 
 
 def rated(ratings: Ratings) -> Verdict:
