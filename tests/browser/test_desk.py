@@ -105,6 +105,93 @@ def test_whole_session_by_keyboard_alone(open_page: OpenPage) -> None:
     expect(page.locator("[name=verdict]:checked")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("of", "keys"),
+    [
+        ({"steps": 3}, {"1": ("a", 1), "2": ("tie", 0), "3": ("b", 1)}),
+        ({"steps": 3, "allow_tie": False, "allow_both_bad": False}, {"1": ("a", 1), "2": ("b", 1)}),
+        ({"steps": 7}, {"1": ("a", 3), "4": ("tie", 0), "5": ("b", 1), "7": ("b", 3)}),
+        ({"steps": 7, "allow_tie": False}, {"3": ("a", 1), "4": ("b", 1), "6": ("b", 3)}),
+    ],
+    ids=["three", "two", "seven", "six"],
+)
+def test_scales_of_every_length_by_key(open_page: OpenPage, of: dict, keys: dict) -> None:
+    project, person = world(tasks=4, **of)
+    page = open_page(person, desk_of(project))
+    for count, (key, (side, strength)) in enumerate(keys.items(), start=1):
+        texts = shown_texts(page)
+        page.keyboard.press(key)
+        said = page.locator("label:has([name=verdict]:checked)").inner_text()
+        page.keyboard.press("Enter")
+        judgment = saved(page, count)
+        assert judgment.strength == strength
+        if side == "tie":
+            assert judgment.ranks == [1, 1]
+            assert said.startswith("Tie")
+        else:
+            assert text_of(judgment.task, judgment.ranks.index(1)) == texts["ab".index(side)]
+            words = {1: "better", 2: "much better", 3: "very much better"}[strength]
+            assert said.startswith(f"{side.upper()} {words}")
+    page.keyboard.press("8")
+    expect(page.locator("[name=verdict]:checked")).to_have_count(0)
+    both_bad = of.get("allow_both_bad", True)
+    expect(page.locator("[name=both_bad]")).to_have_count(int(both_bad))
+
+
+@pytest.mark.parametrize("width", [420, 1280])
+def test_seven_steps_fit_the_screen(open_page: OpenPage, width: int) -> None:
+    project, person = world(steps=7)
+    page = open_page(person, desk_of(project), viewport={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    steps = page.locator(".scale .choice:has([type=radio])")
+    boxes = steps.evaluate_all("all => all.map(one => one.getBoundingClientRect().top)")
+    assert len(boxes) == 7
+    assert len(set(boxes)) == 1, "one line from A to B"
+    overflowing = steps.evaluate_all("all => all.filter(e => e.scrollWidth > e.clientWidth).length")
+    assert overflowing == 0
+
+
+REASONS = ["Wrong result", "Padding", "Unsafe"]
+
+
+def test_reasons_have_keys_of_their_own(open_page: OpenPage) -> None:
+    project, person = world(reasons=REASONS)
+    page = open_page(person, desk_of(project))
+    press = page.keyboard.press
+    press("2")
+    press("r")
+    press("1")
+    press("3")
+    expect(page.locator("[name=verdict][value=a1]")).to_be_checked()
+    press("Escape")
+    press("5")
+    expect(page.locator("[name=verdict][value=b2]")).to_be_checked()
+    press("r")
+    press("1")
+    press("2")
+    press("x")
+    press("Enter")
+    judgment = saved(page, 1)
+    assert judgment.reasons == ["Padding", "Unsafe"]
+    assert (judgment.strength, judgment.both_bad) == (2, True)
+    press("u")
+    expect(page.locator(".notice")).to_be_visible()
+    ticked = page.locator(".reasons label:has(:checked)")
+    assert [one.split("\n")[0].strip() for one in ticked.all_inner_texts()] == REASONS[1:]
+    press("?")
+    expect(page.locator("#keys")).to_contain_text("to the reasons")
+
+
+def test_reasons_without_javascript(open_page: OpenPage) -> None:
+    project, person = world(reasons=REASONS)
+    page = open_page(person, desk_of(project), java_script_enabled=False)
+    page.get_by_label("A better").check()
+    page.get_by_role("group", name="Because").get_by_label("Unsafe").check()
+    page.get_by_role("button", name="Save and next").click()
+    expect(page.locator(".taskbar b").first).to_have_text("1")
+    assert Judgment.objects.get().reasons == ["Unsafe"]
+
+
 def test_key_list_names_every_key_of_the_page(open_page: OpenPage) -> None:
     project, person = world()
     page = open_page(person, desk_of(project))
