@@ -20,7 +20,8 @@ CHUNK: Final = 1 << 18
 MAX_ELEMENT: Final = 16 * 1024**2
 # Lists that belong to a row: a single row written over several lines is no container.
 ROW_LISTS: Final = frozenset(
-    f'"{name}"' for name in ("messages", "responses", "chosen", "rejected", "prompt", "tags")
+    f'"{name}"'
+    for name in ("messages", "responses", "images", "chosen", "rejected", "prompt", "tags")
 )
 SPACE: Final = re.compile(r"[ \t\r\n]*")
 

@@ -41,19 +41,19 @@ class Loaded:
 
 def load() -> Loaded:
     """Make what is missing of the demo; what is there stays as it is."""
-    people = {role: _account(email, name, role) for email, name, role in ACCOUNTS}
+    accounts = people()
     project = Project.objects.filter(slug=SLUG).first() or projects.create(
         slug=SLUG,
         name="Assistant answers",
         question="Which of two answers would you rather have been given?",
         guidelines=simulate.GUIDELINES.read_text(),
-        owner=people[Role.OWNER],
+        owner=accounts[Role.OWNER],
         options=ProjectSettings(overlap=1, daily_target=20),
     )
     if not project.is_simulated:
         project.is_simulated = True
         project.save(update_fields=["is_simulated"])
-    for role, person in people.items():
+    for role, person in accounts.items():
         Membership.objects.get_or_create(project=project, user=person, defaults={"role": role})
     prompts = simulate.load_prompts()
     _import(project, prompts)
@@ -64,6 +64,11 @@ def load() -> Loaded:
         tasks=project.tasks.count(),
         votes=votes,
     )
+
+
+def people() -> dict[Role, User]:
+    """The demo's accounts, made on first use."""
+    return {role: _account(email, name, role) for email, name, role in ACCOUNTS}
 
 
 def _account(email: str, name: str, role: Role) -> User:

@@ -46,7 +46,9 @@ class Chunk:
             if row.source is not None:
                 raw = _digests(row.source, row.mask)
             self.prompt_hashes.append(hashing.of_prompt(row.messages, raw))
-            self.reply_hashes.append([_reply_hash(reply, row) for reply in row.replies])
+            self.reply_hashes.append(
+                _told_apart([_reply_hash(reply, row) for reply in row.replies], row)
+            )
         self.has_labels = bool(self.onto) or any(
             row.votes or row.verdicts for row, _tasks in self.rows
         )
@@ -79,6 +81,18 @@ def _reply_hash(reply: Reply, row: Row) -> bytes:
     if reply.image is not None:
         raw = _digests(reply.image)
     return hashing.of_response(reply.text, reply.generator, raw)
+
+
+def _told_apart(hashes: list[bytes], row: Row) -> list[bytes]:
+    """Equal images of one row are responses of their own: the second is hashed as such."""
+    if len(set(hashes)) == len(hashes) or not any(reply.image for reply in row.replies):
+        return hashes
+    seen: Counter[bytes] = Counter()
+    result = []
+    for key in hashes:
+        result.append(hashing.digest(key, b"%d" % seen[key]) if seen[key] else key)
+        seen[key] += 1
+    return result
 
 
 def _digests(*images: ImageRef | None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -149,6 +150,9 @@ class Loader:
                 self._connection.commit()
         finally:
             self._writer.shutdown()
+            # Closing alone lets go of the lock only once the server notices.
+            with suppress(psycopg.OperationalError):  # lost: nothing of it is kept anyway
+                self._connection.rollback()
             self._connection.close()
         if error is None and self.counts.prompts + self.counts.judgments > ANALYZE_FROM:
             self._analyze()

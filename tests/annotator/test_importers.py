@@ -148,7 +148,7 @@ def test_file_that_cannot_be_read_says_why(tmp_path: Path, data: bytes, said: st
 def test_archives_and_sheets_are_refused_by_name(tmp_path: Path) -> None:
     for name in ("rows.zip", "rows.xlsx"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr("rows.jsonl", LINES)
+            archive.writestr("xl/sheet1.xml", LINES)
         with pytest.raises(Invalid, match="zip archive"):
             rows_of(tmp_path / name)
     with pytest.raises(Invalid, match="folder"):

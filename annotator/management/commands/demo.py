@@ -12,7 +12,7 @@ from django.db import transaction
 from annotator import supervisor
 from annotator.jobs import base
 from annotator.models import Project, Run
-from annotator.services import demo, exports, training
+from annotator.services import demo, demo_scenes, exports, training
 
 
 class Command(BaseCommand):
@@ -28,10 +28,11 @@ class Command(BaseCommand):
             raise CommandError(f"{host}:{port} is taken. Choose another: make demo PORT=8001")
         call_command("migrate", verbosity=0)
         loaded = demo.load()
-        self._say(
-            f"{loaded.project.name}: {loaded.prompts} prompts, {loaded.tasks} tasks,"
-            f" {loaded.votes} votes of simulated raters"
-        )
+        for one in (loaded, demo_scenes.load(demo.people())):
+            self._say(
+                f"{one.project.name}: {one.prompts} prompts, {one.tasks} tasks,"
+                f" {one.votes} votes of simulated raters"
+            )
         if load_only:
             return
         call_command("collectstatic", interactive=False, verbosity=0)
