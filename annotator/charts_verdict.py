@@ -47,8 +47,8 @@ class Mark:
         return f"M{self.x} 4l6 6l-6 6l-6 -6z"
 
     @property
-    def square(self) -> float | int:
-        return px(self.x - 4.5)
+    def square(self) -> str:
+        return f"M{self.x} 10m-4.5 -4.5h9v9h-9z"
 
 
 def steepest(verdicts: Sequence[Judged], options: ProjectSettings) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.http import Http404
 
 from annotator.errors import NotAllowed
-from annotator.models import Membership, Project, Role
+from annotator.models import Membership, Project, ReviewItem, Role
 from annotator.queries.runs import ACTIVE
 
 RANK: Final = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.OWNER: 2}
@@ -29,6 +29,12 @@ class Access:
     def active_runs(self) -> int:
         """Runs under way, for the header."""
         return self.project.runs.filter(state__in=ACTIVE).count()
+
+    @cached_property
+    def open_reviews(self) -> int:
+        """Items waiting for a reviewer, counted up to 1,000, for the tab."""
+        waiting = ReviewItem.objects.filter(project=self.project, closed_at__isnull=True)
+        return waiting[:1000].count()
 
     @property
     def can_review(self) -> bool:

@@ -15,8 +15,7 @@ from django.utils.functional import cached_property
 
 from annotator import rendering
 from annotator.kinds.base import LABELS, kind
-from annotator.kinds.verdict import Verdict
-from annotator.models import Assignment, AssignmentState, Image, Project, ProjectSettings, Rater
+from annotator.models import AssignmentState, Image, Project, ProjectSettings, Rater
 
 WANTED_SECONDS: Final = 60
 # Among the reasons only; anywhere else digits are the scale's. Those after the tenth have none.
@@ -53,6 +52,7 @@ class Desk:
     """One task on the desk. Generators are not in here: the page cannot leak them."""
 
     assignment_id: int
+    task_id: int
     kind: str
     template: str
     expires_at: datetime
@@ -125,7 +125,7 @@ class Progress:
 
 
 DESK_SQL: Final = """
-    SELECT a.id, t.kind, a.expires_at, a.state, a.shown_order, a.draft, a.draft_at,
+    SELECT a.id, t.id, t.kind, a.expires_at, a.state, a.shown_order, a.draft, a.draft_at,
            a.sent_back_note, p.messages, p.thread, p.turn, p.project_id,
            p.source_image_id, p.mask_image_id, t.response_ids,
            (SELECT json_object_agg(r.id, json_build_array(
@@ -147,7 +147,7 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
         row = cursor.fetchone()
     if row is None:
         return None
-    (pk, of_kind, expires_at, state, shown, draft, draft_at, note, messages, thread, turn,
+    (pk, task_id, of_kind, expires_at, state, shown, draft, draft_at, note, messages, thread, turn,
      project_id, source_id, mask_id, ids, answers) = row  # fmt: skip
     messages, draft, answers = _json(messages), _json(draft), _json(answers)
     turns = [Turn(*one) for one in rendering.render_messages(messages)]
@@ -155,6 +155,7 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
     pictures = pictures_of([source_id, mask_id, *(image_id for _, image_id in bodies)])
     task = Desk(
         assignment_id=pk,
+        task_id=task_id,
         kind=of_kind,
         template=f"annotate/kinds/{kind(of_kind).template}",
         expires_at=expires_at,
@@ -252,72 +253,35 @@ def wanted(project_id: int) -> int:
 def _wanted(project_id: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(overlap), 0) FROM annotator_task WHERE project_id = %s",
+            # A gold asks for nothing; whoever judged it did so like any other task.
+            "SELECT coalesce(sum(CASE WHEN is_gold THEN judged ELSE overlap END), 0)"
+            " FROM annotator_task WHERE project_id = %s",
             [project_id],
         )
         return int(cursor.fetchone()[0])
 
 
-def next_free_at(*, project: Project) -> datetime | None:
-    """When the first task held by somebody would come back, for a person with nothing to do."""
-    return (
-        Assignment.objects.filter(project=project, state=AssignmentState.LEASED)
-        .order_by("expires_at")
-        .values_list("expires_at", flat=True)
-        .first()
-    )
+def next_free_at(*, project: Project, rater: Rater) -> datetime | None:
+    """When the first task held by somebody would come back, for a person with nothing to do.
 
-
-@dataclass(frozen=True)
-class Past:
-    """One of a person's own judgments, in the words of the scale they saw."""
-
-    judgment_id: int
-    assignment_id: int
-    prompt_line: str
-    verdict: str
-    both_bad: bool
-    why: str
-    is_counted: bool
-    at: datetime
-
-
-HISTORY_SQL: Final = """
-    SELECT j.id, a.id, p.messages -> -1 ->> 'content', t.kind, j.ranks, j.strength, j.ratings,
-           j.shown_order, j.both_bad, j.rationale, j.is_counted, j.submitted_at
-    FROM annotator_judgment j
-    JOIN annotator_assignment a ON a.task_id = j.task_id AND a.rater_id = j.rater_id
-    JOIN annotator_task t ON t.id = j.task_id
-    JOIN annotator_prompt p ON p.id = t.prompt_id
-    WHERE j.rater_id = %(rater)s AND j.is_current
-      AND (%(before)s::timestamptz IS NULL OR j.submitted_at < %(before)s::timestamptz)
-    ORDER BY j.submitted_at DESC LIMIT %(limit)s
-"""
-
-
-def history(
-    *, rater: Rater, options: ProjectSettings, before: datetime | None = None, limit: int = 30
-) -> list[Past]:
-    """The rater's own judgments in force, newest first; the next page is before the last."""
+    Only tasks that this person may get: everybody's and their groups', not had yet.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(HISTORY_SQL, {"rater": rater.pk, "before": before, "limit": limit})
-        rows = cursor.fetchall()
-    return [_past(*row, options=options) for row in rows]
-
-
-def _past(
-    pk: int, assignment_id: int, prompt: str | None, of_kind: str, ranks: list[int],
-    strength: int, ratings: Any, shown: list[int], both_bad: bool, why: str, is_counted: bool,
-    at: datetime, *, options: ProjectSettings,
-) -> Past:  # fmt: skip
-    verdict = Verdict(ranks=ranks, strength=strength, ratings=_json(ratings))
-    return Past(
-        judgment_id=pk,
-        assignment_id=assignment_id,
-        prompt_line=rendering.summary_line(prompt or "", 90),
-        verdict=kind(of_kind).say(verdict, options=options, shown_order=shown),
-        both_bad=both_bad,
-        why=rendering.summary_line(why, 90),
-        is_counted=is_counted,
-        at=at,
-    )
+        cursor.execute(
+            """
+            SELECT a.expires_at
+            FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
+            WHERE a.project_id = %(project)s AND a.state = 'leased' AND a.rater_id <> %(rater)s
+              AND NOT t.is_gold
+              AND (t.group_id = 0 OR t.group_id IN
+                   (SELECT g.group_id FROM annotator_group_raters g
+                    WHERE g.rater_id = %(rater)s))
+              AND NOT EXISTS (SELECT FROM annotator_assignment mine
+                              WHERE mine.task_id = t.id AND mine.rater_id = %(rater)s
+                                AND mine.state IN ('submitted', 'skipped'))
+            ORDER BY a.expires_at LIMIT 1
+            """,
+            {"project": project.pk, "rater": rater.pk},
+        )
+        found = cursor.fetchone()
+    return found[0] if found else None

@@ -169,6 +169,11 @@ class Said:
         return {"human": 1, "judge": 2}.get(self.rater_kind, 3)
 
     @property
+    def back_value(self) -> str:
+        """What the form sends to send it back."""
+        return str(self.rater_id)
+
+    @property
     def differing(self) -> list[Line]:
         return [line for line in self.lines if line.differs]
 
@@ -291,6 +296,7 @@ def _desk(task: Task) -> Desk:
         answers.append(ReviewedAnswer(**vars(plain), made_by=_made_by(one)))
     return Desk(
         assignment_id=0,
+        task_id=task.pk,
         kind=task.kind,
         template=f"annotate/kinds/{kind(task.kind).template}",
         expires_at=timezone.now(),

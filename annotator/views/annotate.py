@@ -8,18 +8,17 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_GET, require_POST
 
 from annotator.errors import AppError, Conflict
 from annotator.forms.judgments import read_answers
 from annotator.kinds.base import Unfit
 from annotator.models import Rater, Role
-from annotator.queries import annotation
+from annotator.queries import annotation, review
 from annotator.services import judgments, queue, raters
+from annotator.views import remarks
 from annotator.views.helpers import Access, project_page
 
-PAGE: Final = 30  # judgments on one page of the history
 REOPENED: Final = "Reopened with your answers."
 
 
@@ -55,8 +54,11 @@ def answer(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
         if not request.htmx:
             messages.warning(request, f"{error.message} {error.advice}")
         return _next(request, access, rater, note=f"{error.message} {error.advice}")
+    unkept = remarks.keep_unsent(request, rater, assignment_id)
+    if unkept and not request.htmx:
+        messages.warning(request, unkept)
     late = not done.is_counted and not done.was_repeat
-    return _next(request, access, rater, late=late)
+    return _next(request, access, rater, late=late, note=unkept)
 
 
 @project_page(Role.ANNOTATOR)
@@ -110,23 +112,6 @@ def draft(request: HttpRequest, access: Access, assignment_id: int) -> HttpRespo
     return render(request, "annotate/desk.html#saved", {"desk": desk, "swap": True})
 
 
-@project_page(Role.ANNOTATOR)
-@require_GET
-def history(request: HttpRequest, access: Access) -> HttpResponse:
-    """One's own judgments, newest first; each can be opened and corrected."""
-    rater = raters.for_member(project=access.project, user=request.user)
-    try:
-        before = parse_datetime(request.GET.get("before", ""))
-    except ValueError:
-        before = None
-    rows = annotation.history(
-        rater=rater, options=access.project.options, before=before, limit=PAGE
-    )
-    older = rows[-1].at.isoformat() if len(rows) == PAGE else ""
-    context = {"access": access, "rows": rows, "rater": rater, "older": older}
-    return render(request, "annotate/history.html", context)
-
-
 def _text(request: HttpRequest, name: str) -> str:
     """A posted text without what PostgreSQL cannot keep."""
     return request.POST.get(name, "").replace("\0", "")
@@ -172,9 +157,9 @@ def _open(request: HttpRequest, access: Access, rater: Rater, assignment_id: int
 
 
 def _show_next(request: HttpRequest, access: Access, rater: Rater, **context: Any) -> HttpResponse:
-    lease = queue.claim_next(project=access.project, rater=rater)
-    desk = _desk(access, rater, lease.assignment_id) if lease else None
-    return _show(request, access, rater, desk, **context)
+    claim = queue.claim(project=access.project, rater=rater)
+    desk = _desk(access, rater, claim.lease.assignment_id) if claim.lease else None
+    return _show(request, access, rater, desk, withheld=claim.withheld, **context)
 
 
 def _show(
@@ -192,7 +177,13 @@ def _show(
         "options": access.project.options,
         "progress": annotation.progress(project=access.project, rater=rater),
     }
-    if desk is None:
-        context["next_free_at"] = annotation.next_free_at(project=access.project)
+    if desk is not None:
+        context["remarks"] = review.own_remarks(desk.task_id, viewer=request.user)
+    else:
+        context["next_free_at"] = annotation.next_free_at(project=access.project, rater=rater)
     name = "annotate/desk.html#work" if request.htmx else "annotate/desk.html"
-    return render(request, name, context, status=status)
+    response = render(request, name, context, status=status)
+    if context.get("refused"):
+        # What is missing takes the focus and with it the view; the next task starts at the top.
+        response["HX-Reswap"] = "outerHTML"
+    return response

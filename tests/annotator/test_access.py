@@ -35,7 +35,14 @@ LEAST: Final = {
     "skip": Role.ANNOTATOR,
     "draft": Role.ANNOTATOR,
     "reopen": Role.ANNOTATOR,
+    "remark": Role.ANNOTATOR,
     "history": Role.ANNOTATOR,
+    "review": Role.REVIEWER,
+    "review_item": Role.REVIEWER,
+    "task": Role.REVIEWER,
+    "task_decide": Role.REVIEWER,
+    "task_comment": Role.REVIEWER,
+    "rater_judgments": Role.REVIEWER,
     "image": Role.ANNOTATOR,
     "imports": Role.OWNER,
     "import_new": Role.OWNER,
@@ -174,6 +181,9 @@ def test_roles_get_in_where_they_may(
             "dataset_download",
             "image",
             "member_change",
+            "review_item",
+            "task",
+            "rater_judgments",
         )
         if status not in (200, 302, 405) and not (status == 404 and missing_is_fine):
             wrong[name] = status
