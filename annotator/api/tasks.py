@@ -29,8 +29,19 @@ class TaskOut(Schema):
     draft: dict[str, Any] | None
 
 
+class ReasonOut(Schema):
+    """Why nothing is handed out. ``key`` is for programs, ``message`` for people.
+
+    Keys: archived, project_paused, paused, quota, daily_cap, not_qualified, nothing_left.
+    """
+
+    key: str
+    message: str
+
+
 class NextOut(Schema):
     task: TaskOut | None
+    reason: ReasonOut | None = None
 
 
 class JudgmentIn(Schema):
@@ -68,10 +79,14 @@ def _rater(request: HttpRequest, slug: str) -> tuple[Project, Rater]:
 
 @router.post("/{slug}/tasks/claim", response=NextOut)
 def claim(request: HttpRequest, slug: str) -> dict[str, Any]:
-    """The task this person holds, else the next one; null when there is none."""
+    """The task this person holds, else the next one; else null and the reason."""
     project, rater = _rater(request, slug)
-    lease = queue.claim_next(project=project, rater=rater)
-    return {"task": _task(lease.assignment_id) if lease else None}
+    found = queue.claim(project=project, rater=rater)
+    why = found.withheld
+    return {
+        "task": _task(found.lease.assignment_id) if found.lease else None,
+        "reason": {"key": why.key, "message": f"{why.title}. {why.text}".strip()} if why else None,
+    }
 
 
 def _task(assignment_id: int) -> dict[str, Any]:

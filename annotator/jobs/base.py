@@ -29,6 +29,7 @@ TASKS: Final = {
     Run.Kind.TRAIN: "annotator.jobs.training.train",
     Run.Kind.EXPORT: "annotator.jobs.exports.export",
     Run.Kind.QUALITY: "annotator.jobs.quality.measure",
+    Run.Kind.TASKS: "annotator.jobs.tasks.change",
 }
 
 

@@ -32,6 +32,7 @@ class Run(models.Model):
         TRAIN = "train", "Train"
         EXPORT = "export", "Export"
         QUALITY = "quality", "Quality"
+        TASKS = "tasks", "Tasks"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     kind = models.CharField(max_length=12)  # a Kind; not in choices, the list grows

@@ -259,7 +259,7 @@ PROMPTS_SQL: Final = """
 TASKS_SQL: Final = """
     SELECT project_id, count(*), count(*) FILTER (WHERE judged >= overlap), sum(overlap),
            sum(least(judged, overlap))
-    FROM annotator_task WHERE project_id = ANY(%s) GROUP BY 1
+    FROM annotator_task WHERE project_id = ANY(%s) AND NOT is_gold GROUP BY 1
 """
 IMPORTED_SQL: Final = """
     SELECT r.project_id, count(*) FROM annotator_rater r

@@ -129,6 +129,9 @@ OWN_SQL: Final = """
                   ORDER BY j.submitted_at DESC LIMIT %(most)s) last),
            EXISTS (SELECT 1 FROM annotator_task t
                    WHERE t.project_id = r.project_id AND t.free > 0
+                     AND t.group_id = ANY(ARRAY(
+                         SELECT 0 UNION ALL SELECT g.group_id FROM annotator_group_raters g
+                         WHERE g.rater_id = r.id))
                      AND (r.mark_priority IS NULL OR (t.priority * -1, t.position, t.id)
                           >= (r.mark_priority * -1, r.mark_position, r.mark_task_id))
                      AND COALESCE((SELECT a.state <> 'expired' FROM annotator_assignment a

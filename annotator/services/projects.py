@@ -19,7 +19,7 @@ from annotator.models import (
     Role,
     User,
 )
-from annotator.services import queue
+from annotator.services import queue, tasks
 
 MAX_SLUG: Final = 60
 # What the owner of a project may change on its settings page.
@@ -81,8 +81,9 @@ def change(
 ) -> list[str]:
     """Set texts and options; returns the names of what changed.
 
-    Another overlap reaches every task. Split shares and seed stand once there are prompts: each
-    prompt's side was drawn from them, and moving one would put test prompts into training.
+    Another overlap reaches every task that was not set apart, another sampler every task. Split
+    shares and seed stand once there are prompts: each prompt's side was drawn from them, and
+    moving one would put test prompts into training.
     Raises Conflict when they would change.
     """
     project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
@@ -108,8 +109,9 @@ def change(
     project.set_options(options)
     project.save()
     data: dict[str, Any] = {"changed": changed}
-    if "overlap" in changed:
-        data["tasks"] = queue.set_overlap(project_id=project.pk, overlap=options.overlap)
+    data |= tasks.follow_settings(
+        project=project, before=before.model_dump(), changed=changed, by=by
+    )
     AuditEvent.objects.create(
         project=project, actor=by, verb="project.change", subject=project.slug, data=data
     )
@@ -124,4 +126,15 @@ def set_archived(*, project: Project, archived: bool, by: User) -> None:
     )
     if changed:
         verb = "project.archive" if archived else "project.restore"
+        AuditEvent.objects.create(project=project, actor=by, verb=verb, subject=project.slug)
+
+
+@transaction.atomic
+def set_paused(*, project: Project, paused: bool, by: User) -> None:
+    """Hand out nothing new, or go on. What people hold they can finish."""
+    changed = Project.objects.filter(pk=project.pk, paused_at__isnull=paused).update(
+        paused_at=timezone.now() if paused else None
+    )
+    if changed:
+        verb = "project.pause" if paused else "project.resume"
         AuditEvent.objects.create(project=project, actor=by, verb=verb, subject=project.slug)

@@ -167,7 +167,7 @@ def claim(*, project: Project, rater: Rater) -> Claim:
         # Outside the rater's lock: tasks are locked before raters.
         if gate.overdue and swept:
             swept = sweep_expired(project_id=project.pk) > 0
-        else:
+        elif locked is not None:
             _wait_for(locked)
 
 
@@ -210,7 +210,7 @@ def _claim(cursor: Any, values: dict[str, Any], gate: Gate) -> tuple[Claim, int 
 
 def _qualify(
     cursor: Any, values: dict[str, Any], gate: Gate
-) -> tuple[tuple | None, Withheld | None, int | None]:
+) -> tuple[tuple[Any, ...] | None, Withheld | None, int | None]:
     """A lease of the qualification set, or why not, or the rater has just qualified."""
     row = None if gate.disqualified else queue_golds.lease_qualification(cursor, values, gate)
     if row is not None:

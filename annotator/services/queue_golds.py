@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from annotator.services.queue_gate import Gate, Withheld
 
+Row = tuple[Any, ...]
+
 # Writes the lease; {picked} is a query of id and size.
 LEASE_SQL: Final = """
     INSERT INTO annotator_assignment AS a
@@ -64,7 +66,7 @@ def is_due(gate: Gate, *, rate: float, draw: float) -> bool:
     return gate.gold_again is not None or draw < rate
 
 
-def lease_gold(cursor: Any, values: dict[str, Any], gate: Gate, *, draw: float) -> tuple | None:
+def lease_gold(cursor: Any, values: dict[str, Any], gate: Gate, *, draw: float) -> Row | None:
     """A gold this rater has not had, leased; None when there is none.
 
     The caller has seen that an ordinary task is left. ``draw``, uniform in [0, 1), says where
@@ -86,7 +88,7 @@ def lease_gold(cursor: Any, values: dict[str, Any], gate: Gate, *, draw: float) 
     return None
 
 
-def lease_qualification(cursor: Any, values: dict[str, Any], gate: Gate) -> tuple | None:
+def lease_qualification(cursor: Any, values: dict[str, Any], gate: Gate) -> Row | None:
     """The next task of the qualification set, in its order; None after the last."""
     cursor.execute(QUALIFY_SQL, values | {"qualification": True, "groups": gate.groups})
     return cursor.fetchone()

@@ -49,7 +49,8 @@ def test_claim_and_judge_round_the_queue() -> None:
     status, answer = call("POST", path, {"verdict": "a1"})
     assert status == 409, "another verdict is not dropped in silence"
     assert Judgment.objects.get().strength == 2
-    assert call("POST", "/projects/api/tasks/claim") == (200, {"task": None})
+    status, nothing = call("POST", "/projects/api/tasks/claim")
+    assert (status, nothing["task"], nothing["reason"]["key"]) == (200, None, "nothing_left")
     status, answer = call("POST", "/projects/api/tasks/undo")
     assert answer["task"]["draft"]["verdict"] == "b2"
 
