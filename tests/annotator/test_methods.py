@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from annotator.exporters import EXPORTERS
 from annotator.importers import IMPORTERS
 from annotator.kinds import KINDS
+from models.aggregators import AGGREGATORS
 from models.backbones import BACKBONES
 from models.objectives import OBJECTIVES
 from rubrics.registry import Method
@@ -21,6 +22,7 @@ TABLES: dict[str, Mapping[str, Method]] = {
     "Kinds of task": KINDS,
     "Objectives": OBJECTIVES,
     "Backbones": BACKBONES,
+    "Aggregators": AGGREGATORS,
     "Importers": IMPORTERS,
     "Exporters": EXPORTERS,
 }
