@@ -21,6 +21,7 @@ BENCHES: Final = {
     "training": "tests.bench.bench_training",
     "agreement": "tests.bench.bench_agreement",
     "raters": "tests.bench.bench_raters",
+    "quality": "tests.bench.bench_quality",
 }
 
 
