@@ -13,4 +13,10 @@ EXPORTERS: Final[dict[str, Method]] = {
         summary="prompt, chosen, rejected: for DPOTrainer and its kin, prompt always explicit.",
         options="annotator.exporters.trl:Options",
     ),
+    "judgments": Method(
+        path="annotator.exporters.judgments:Judgments",
+        label="Raw judgments",
+        summary="one row per judgment of any kind: verdict, ratings, reasons, who, when, on what.",
+        options="annotator.exporters.judgments:Options",
+    ),
 }

@@ -21,6 +21,7 @@ import psycopg
 from annotator.exporters.ahead import ahead
 from annotator.exporters.files import FileFacts, Row, RowFile, open_file
 from annotator.exporters.health import Counted, Health
+from annotator.exporters.judgments import Facts, Judgments
 from annotator.exporters.recipe import SPLITS, ExportOptions, Ledger, Verdicts
 from annotator.exporters.types import RowFormat, SeveralMessages, Shape
 from annotator.models import Project
@@ -36,9 +37,9 @@ class Built:
     """What one build wrote. ``columns`` as in RowFormat."""
 
     files: dict[str, FileFacts]  # by split
-    format: RowFormat
+    format: RowFormat | Judgments
     ledger: Ledger
-    health: Health
+    health: Health | Facts
 
 
 def build(
@@ -76,6 +77,22 @@ def build(
         return one_pass.built
 
 
+def build_judgments(
+    project: Project,
+    form: Judgments,
+    folder: Path,
+    *,
+    connection: psycopg.Connection,
+    on_rows: Callable[[int], object],
+) -> Built:
+    """Write a project's judgments into ``folder``, which is emptied first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with no_collection():
+        files = form.write(project, folder, connection=connection, on_rows=on_rows)
+    written = {split: files[split].close() for split in SPLITS if split in files}
+    return Built(written, form, form.ledger, form.health)
+
+
 class _Pass:
     def __init__(
         self, form: RowFormat, options: ExportOptions, folder: Path, losers: frozenset[int]
@@ -84,6 +101,7 @@ class _Pass:
         self.ledger, self.health = Ledger(), Health()
         self.verdicts = Verdicts(options)
         self.is_empty_dropped = options.empty == "drop"
+        self.is_leak_dropped = options.leaks == "drop"
         self.files: dict[str, RowFile] = {}
         # One entry per prompt with rows: hash of its text, its id, its split.
         self.digests, self.prompts, self.splits = array("q"), array("q"), array("b")
@@ -120,6 +138,8 @@ class _Pass:
             fate = verdict.fate or flaw
             if place in batch.repeats:
                 fate = "repeated"
+            elif not fate and self.is_leak_dropped and (a.leak or b.leak):
+                fate = "leak"
             elif not fate and self.is_empty_dropped and (a.is_empty or b.is_empty):
                 fate = "empty_answer"
             if fate:

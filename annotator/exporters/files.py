@@ -134,7 +134,7 @@ class Parquet:
         columns = [
             _messages([row[name] for row in rows])
             if kind == "messages"
-            else pyarrow.array([row[name] for row in rows], self._schema.field(name).type)
+            else pyarrow.array(_cells(rows, name, kind), self._schema.field(name).type)
             for name, kind in self._columns.items()
         ]
         self._held.append(pyarrow.record_batch(columns, schema=self._schema))
@@ -159,6 +159,13 @@ class Parquet:
         return FileFacts(self._path.name, self._rows, self._raw.size, digest)
 
 
+def _cells(rows: list[Row], name: str, kind: str) -> list[Any]:
+    """A column; free-form JSON, whose keys are anybody's, as text."""
+    if kind == "json":
+        return [None if row[name] is None else orjson.dumps(row[name]).decode() for row in rows]
+    return [row[name] for row in rows]
+
+
 def _schema(columns: dict[str, str]) -> Any:
     import pyarrow
 
@@ -166,6 +173,21 @@ def _schema(columns: dict[str, str]) -> Any:
     types = {
         "text": pyarrow.string(),
         "messages": pyarrow.list_(message),
+        "texts": pyarrow.list_(pyarrow.string()),
+        "json": pyarrow.string(),
+        "bool": pyarrow.bool_(),
+        "ints": pyarrow.list_(pyarrow.int64()),
+        "responses": pyarrow.list_(
+            pyarrow.struct(
+                [
+                    ("id", pyarrow.int64()),
+                    ("text", pyarrow.string()),
+                    ("generator", pyarrow.string()),
+                    ("image", pyarrow.string()),
+                    ("leak", pyarrow.string()),
+                ]
+            )
+        ),
         "int": pyarrow.int64(),
         "float": pyarrow.float64(),
     }

@@ -94,7 +94,7 @@ def manifest(
         "columns": list(built.format.columns),
         "counts": counts,
         "reasons": {reason: REASONS[reason] for reason in counts["dropped"]},
-        "policy": POLICY,
+        "policy": {} if built.format.style == "raw" else POLICY,
         "options": about.options.model_dump(mode="json"),
         "split": _split(about.project),
         **_votes(about.project, raters),
@@ -133,7 +133,7 @@ def card(facts: dict[str, Any], built: Built) -> str:
         _header(names),
         f"# {facts['name']}\n",
         (
-            f"{counts['out']:,} preference pairs, {EXPORTERS[facts['format']].label},"
+            f"{counts['out']:,} {_unit(facts)}, {EXPORTERS[facts['format']].label},"
             f" {facts['style']}. Built by Touchstone {facts['software']['touchstone']}"
             f" on {facts['finished_at'][:10]}.\n"
         ),
@@ -161,12 +161,19 @@ def card(facts: dict[str, Any], built: Built) -> str:
     return "\n".join(parts)
 
 
+def _unit(facts: dict[str, Any]) -> str:
+    return "judgments" if facts["style"] == "raw" else "preference pairs"
+
+
 def _header(names: dict[str, str]) -> str:
     files = "".join(f"  - split: {split}\n    path: {name}\n" for split, name in names.items())
     return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
 
 
 def _columns(built: Built) -> str:
+    notes = getattr(built.format, "column_notes", None)
+    if notes is not None:
+        return "".join(f"- `{name}`: {notes[name]}\n" for name in built.format.columns)
     own = {
         "prompt": "what was asked",
         "chosen": "the answer with the most votes",
@@ -178,7 +185,7 @@ def _columns(built: Built) -> str:
 
 def _counts(facts: dict[str, Any]) -> str:
     counts = facts["counts"]
-    rows = [("pairs in", counts["in"], "")]
+    rows = [("judgments in" if facts["style"] == "raw" else "pairs in", counts["in"], "")]
     rows += [(f"− {key}", count, REASONS[key]) for key, count in counts["dropped"].items()]
     rows += [("rows out", counts["out"], "")]
     rows += [(split, count, "") for split, count in counts["rows"].items()]
@@ -187,6 +194,13 @@ def _counts(facts: dict[str, Any]) -> str:
 
 
 def _health(health: dict[str, Any]) -> str:
+    if "chosen_longer" not in health:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in health["judgments_by_kind"].items())
+        leaked = health["judgments_on_responses_that_name_their_model"]
+        return (
+            f"- {health['prompts']:,} prompts; judgments by kind of task: {kinds}.\n"
+            f"- {leaked:,} judgments are on responses that name their model.\n"
+        )
     lines = [
         (
             f"- {health['prompts']:,} prompts; one gives up to"

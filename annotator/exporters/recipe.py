@@ -27,6 +27,7 @@ REASONS: Final = {
     "low_agreement": "less agreement than asked for",
     "repeated": "the same two texts again; its votes were added to the first such pair",
     "identical": "both answers read the same",
+    "leak": "an answer that names its model",
     "empty_answer": "an answer without text",
     "empty_prompt": "a prompt without text",
     "same_prompt": "reads exactly like another prompt of the dataset, which was kept",
@@ -69,6 +70,11 @@ class ExportOptions(BaseModel):
         " disagree, their votes are added up in any case.",
     )
     empty: Literal["keep", "drop"] = Field("keep", title="Answers without text")
+    leaks: Literal["keep", "drop"] = Field(
+        "keep",
+        title="Answers that name their model",
+        description="As found when they were imported: votes on them are less than blind.",
+    )
     splits: list[SplitName] = Field(
         default_factory=lambda: list(SPLITS),
         min_length=1,

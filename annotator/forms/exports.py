@@ -29,6 +29,9 @@ WORDS: Final = {
     },
     "both_bad": {"drop": "left out", "keep": "kept"},
     "ties": {"drop": "left out"},
+    "revisions": {"current": "the one in force", "all": "all, with what was edited or undone"},
+    "names": {"names": "their names", "pseudonyms": "pseudonyms"},
+    "leaks": {"keep": "kept", "drop": "left out"},
     "repeats": {"keep": "kept, one row each", "pool": "one row, votes added up"},
     "empty": {"keep": "kept", "drop": "left out"},
     "container": {"jsonl": "JSON Lines", "jsonl.gz": "JSON Lines, gzipped", "parquet": "Parquet"},
@@ -74,8 +77,11 @@ class ExportForm(forms.Form):
 
     format = forms.ChoiceField(choices=lambda: choices(EXPORTERS))
 
-    def __init__(self, data: Mapping[str, Any] | None = None, *, project: Project) -> None:
-        key = (data or {}).get("format", "")
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, project: Project, key: str = ""
+    ) -> None:
+        """``key``: the format whose recipe is shown where nothing was sent yet."""
+        key = (data or {}).get("format", key)
         self.format_key = key if key in EXPORTERS else next(iter(EXPORTERS))
         self.project = project
         self.options_model: type[BaseModel] = EXPORTERS[self.format_key].load_options()
@@ -92,6 +98,11 @@ class ExportForm(forms.Form):
     def formats(self) -> list[tuple[str, Method, bool]]:
         """(key, method, whether chosen)."""
         return [(key, row, key == self.format_key) for key, row in EXPORTERS.items()]
+
+    @property
+    def counts_pairs(self) -> bool:
+        """Whether rows are pairs that rules leave or drop; else they are judgments."""
+        return issubclass(self.options_model, ExportOptions)
 
     @property
     def other_fields(self) -> list[forms.BoundField]:

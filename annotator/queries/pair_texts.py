@@ -48,6 +48,7 @@ class ResponseText(NamedTuple):
     text: str
     source: str | None
     raw: str | None
+    leak: str = ""  # the model it names
 
     @property
     def messages(self) -> list[Message] | None:
@@ -107,7 +108,7 @@ SELECT id, messages->-1->>'content', messages::text, extra->>'transcript_raw'
 FROM annotator_prompt WHERE id = ANY(%s::bigint[])
 """
 RESPONSES: Final = """
-SELECT id, text, messages::text, extra->>'transcript_raw'
+SELECT id, text, messages::text, extra->>'transcript_raw', leak
 FROM annotator_response WHERE id = ANY(%s::bigint[])
 """
 

@@ -28,8 +28,9 @@ from pydantic import ValidationError
 from annotator.errors import Invalid, MethodFailed
 from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
-from annotator.exporters.build import Built, build
+from annotator.exporters.build import Built, build, build_judgments
 from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
+from annotator.exporters.judgments import Judgments
 from annotator.exporters.recipe import REASONS, ExportOptions, Ledger
 from annotator.exporters.types import Shape
 from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
@@ -140,15 +141,24 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     make_format = EXPORTERS[run.config["format"]].load()
     with snapshot() as connection:
         pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
-        built = build(
-            project,
-            make_format,
-            options,
-            folder,
-            shape=Shape(*queries.shape_of(project, connection=connection)),
-            connection=connection,
-            on_pairs=pulse.pairs,
-        )
+        if make_format is Judgments:
+            built = build_judgments(
+                project,
+                Judgments(options),
+                folder,
+                connection=connection,
+                on_rows=pulse.pairs,
+            )
+        else:
+            built = build(
+                project,
+                make_format,
+                options,
+                folder,
+                shape=Shape(*queries.shape_of(project, connection=connection)),
+                connection=connection,
+                on_pairs=pulse.pairs,
+            )
         found = _Found(
             queries.rater_votes(project, options.selection(), connection=connection),
             queries.sides(project, options.selection(), connection=connection),
@@ -157,7 +167,8 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
         )
     _log_counts(work, built.ledger)
     if not built.files:
-        raise MethodFailed("No pair gives a row.", advice=_why_none(built.ledger))
+        what = "There is no judgment yet." if make_format is Judgments else "No pair gives a row."
+        raise MethodFailed(what, advice=_why_none(built.ledger))
     work.stage("verify", "Verify")
     _verify(folder, built, pulse)
     work.stage("publish", "Publish")
@@ -209,7 +220,7 @@ def _short_value(value: Any) -> Any:
     if isinstance(value, str):
         cut = len(value) > PREVIEW_CHARACTERS
         return f"{value[:PREVIEW_CHARACTERS]}…" if cut else value
-    if isinstance(value, list):
+    if isinstance(value, list) and value and isinstance(value[0], dict):
         return [
             {name: _short_value(part) for name, part in message.items()} for message in value[-3:]
         ]

@@ -83,11 +83,12 @@ class Shown:
     label: str
     bytes: int
     dropped: list[tuple[str, int]]
-    longer: MiniInterval
+    is_raw: bool  # rows are judgments, not pairs
+    longer: MiniInterval | None
     longer_state: str  # "done" or "warn", as the page marks it
     sides: MiniInterval | None
     sides_state: str
-    strengths: HBarChart
+    strengths: HBarChart | None
     options: list[tuple[str, str]]
     preview: list[dict[str, Any]]
     loader: str
@@ -102,11 +103,12 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
         label=label_of(version),
         bytes=sum(entry["bytes"] for entry in version.files),
         dropped=_dropped(facts["counts"]["dropped"]),
-        longer=_mini(health["chosen_longer"]),
-        longer_state=_state(health["chosen_longer"]),
+        is_raw=facts["style"] == "raw",
+        longer=_mini(health["chosen_longer"]) if "chosen_longer" in health else None,
+        longer_state=_state(health["chosen_longer"]) if "chosen_longer" in health else "",
         sides=_mini(sides) if sides else None,
         sides_state=_state(sides) if sides else "",
-        strengths=_strengths(health["rows_by_strength"]),
+        strengths=_strengths(health["rows_by_strength"]) if "rows_by_strength" in health else None,
         options=_options(version.format, facts["options"]),
         preview=_preview(preview),
         loader="parquet" if container == "parquet" else "json",
@@ -171,12 +173,26 @@ def _written(value: Any) -> str:
 
 
 def _preview_row(row: dict[str, Any]) -> dict[str, Any]:
+    if "judgment_id" in row:
+        responses = [one["text"] for one in row["responses"]]
+        row = row | {"chosen": " / ".join(responses), "rejected": _verdict(row)}
     return {
         "split": row["split"],
         "turns": row.get("turns", 1),
         "votes": row.get("votes"),
         **{name: _last_text(row[name]) for name in ("prompt", "chosen", "rejected")},
     }
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """What a judgment says, as short as its kind allows."""
+    said = f"ranks {' '.join(map(str, row['ranks']))}"
+    ratings = row["ratings"]
+    if isinstance(ratings, dict):
+        said = "; ".join(f"{name} {values}" for name, values in ratings.items())
+    elif ratings:
+        said = str(ratings)
+    return f"{row['rater'] or row['rater_id']}: {said}"
 
 
 def _last_text(value: Any) -> str:

@@ -43,8 +43,8 @@ def export(request: HttpRequest, access: Access) -> HttpResponse:
     if request.htmx and request.method == "GET":
         return _show_counts(request, access, ExportForm(request.GET, project=access.project))
     if request.method == "GET":
-        form = ExportForm(project=access.project)
-        known = queries.known_kinds(access.project, Selection())
+        form = ExportForm(project=access.project, key=request.GET.get("format", ""))
+        known = queries.known_kinds(access.project, Selection()) if form.counts_pairs else None
         found = previews.foretell(known, form.options_model()) if known else None
         return _show_form(request, access, form, found, is_untouched=True)
     form = ExportForm(request.POST, project=access.project)
@@ -74,7 +74,7 @@ def _start(request: HttpRequest, access: Access, form: ExportForm) -> Run | None
 
 
 def _show_counts(request: HttpRequest, access: Access, form: ExportForm) -> HttpResponse:
-    options = form.options if form.is_valid() else None
+    options = form.options if form.is_valid() and form.counts_pairs else None
     found = _preview(access, options) if options else None
     return _show_form(request, access, form, found, is_slow=bool(options) and found is None)
 

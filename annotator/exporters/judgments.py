@@ -1,0 +1,311 @@
+"""Every judgment as it was given: verdicts in canonical order, with who, when and on what.
+
+Nothing is added up and nobody is outvoted: one row per judgment in force, or per revision. This
+is the form to keep, to move to another tool, or to compute one's own statistics from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+import psycopg
+from psycopg.rows import TupleRow
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from annotator.exporters.files import Row, RowFile, open_file
+from annotator.exporters.recipe import SPLITS, Container, Ledger, SplitName
+from annotator.models import Project
+from annotator.queries.datasets import pseudonym
+from annotator.queries.pairs import Selection, rater_ids
+
+CHUNK: Final = 1_000  # judgments fetched at a time
+_cursors = count(1)
+
+COLUMNS: Final = {
+    "judgment_id": "int",
+    "project": "text",
+    "task_id": "int",
+    "kind": "text",
+    "split": "text",
+    "prompt_id": "int",
+    "external_id": "text",
+    "thread": "text",
+    "turn": "int",
+    "prompt": "messages",
+    "responses": "responses",
+    "ranks": "ints",
+    "strength": "int",
+    "both_bad": "bool",
+    "ratings": "json",
+    "reasons": "texts",
+    "rationale": "text",
+    "rater": "text",
+    "rater_id": "text",
+    "rater_kind": "text",
+    "is_simulated": "bool",
+    "source": "text",
+    "revision": "int",
+    "is_current": "bool",
+    "is_counted": "bool",
+    "is_adjudication": "bool",
+    "is_settled": "bool",
+    "is_gold": "bool",
+    "is_hit": "bool",
+    "gold": "json",
+    "shown_order": "ints",
+    "first_paint_at": "text",
+    "submitted_at": "text",
+    "active_ms": "int",
+}
+COLUMN_NOTES: Final = {
+    "judgment_id": "the judgment in Touchstone",
+    "project": "the project's short name",
+    "task_id": "the task; judgments of one task are on the same responses in the same order",
+    "kind": "kind of task: pairwise, ranking, rating, best-worst or checklist",
+    "split": "train, validation or test; never on two sides for one prompt",
+    "prompt_id": "the prompt in Touchstone",
+    "external_id": "the name it was imported under",
+    "thread": "shared by the turns of one conversation",
+    "turn": "which reply of the conversation it is, from 1; 0 outside of one",
+    "prompt": "the messages before the responses",
+    "responses": "in canonical order: id, text, generator, image, leak (the model it names)",
+    "ranks": "place of each response, 1 the best, equal for ties, 0 not ranked",
+    "strength": "0 for a tie, else 1 to 3",
+    "both_bad": "none of the responses is acceptable",
+    "ratings": "attribute or criterion -> value of each response; JSON text in Parquet",
+    "reasons": "reasons ticked",
+    "rationale": "why, in the rater's words",
+    "rater": "name of the rater; empty where the recipe leaves names out",
+    "rater_id": "a pseudonym, the same in every version",
+    "rater_kind": "human, judge or imported",
+    "is_simulated": "given by a simulated rater",
+    "source": "vote, imported, adjudication or withdrawal",
+    "revision": "counts this rater's judgments of the task from 1",
+    "is_current": "in force",
+    "is_counted": "false for one more than the task had places for",
+    "is_adjudication": "a reviewer's decision, which wins over the votes",
+    "is_settled": "the task has such a decision",
+    "is_gold": "a control question",
+    "is_hit": "whether it was answered right; empty on ordinary tasks",
+    "gold": "the known answer of the task, if there is one; JSON text in Parquet",
+    "shown_order": "shown_order[slot] is the place, from 0, of the response shown there",
+    "first_paint_at": "when it was first on the screen",
+    "submitted_at": "when it was given",
+    "active_ms": "milliseconds of work, hidden tabs excluded",
+}
+JUDGMENTS: Final = """
+    SELECT j.id, j.task_id, t.kind, p.split, p.id, p.external_id, p.thread, p.turn,
+           p.messages::text, t.response_ids, j.ranks, j.strength, j.both_bad, j.ratings::text,
+           j.reasons, j.rationale, r.name, r.id, r.kind, r.is_simulated, j.kind, j.revision,
+           j.is_current, j.is_counted, t.is_settled, t.is_gold, j.is_hit, t.gold::text,
+           j.shown_order, j.first_paint_at, j.submitted_at, j.active_ms
+    FROM annotator_judgment j
+    JOIN annotator_task t ON t.id = j.task_id
+    JOIN annotator_prompt p ON p.id = t.prompt_id
+    JOIN annotator_rater r ON r.id = j.rater_id
+    WHERE j.project_id = %(project)s AND p.split = ANY(%(splits)s)
+      AND (%(everything)s OR j.is_current)
+      AND (%(all_raters)s OR j.rater_id = ANY(%(raters)s))
+    ORDER BY j.task_id, j.rater_id, j.revision
+"""
+RESPONSES: Final = """
+    SELECT r.id, r.text, r.generator, i.file, r.leak FROM annotator_response r
+    LEFT JOIN annotator_image i ON i.id = r.image_id WHERE r.id = ANY(%s)
+"""
+
+
+class Options(BaseModel):
+    """What a ``judgments`` export can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    container: Container = Field("jsonl", title="File type")
+    raters: Literal["all", "people", "imported", "named"] = Field("all", title="Judgments of")
+    rater_names: list[str] = Field(
+        default_factory=list,
+        title="Names",
+        max_length=1000,
+        description="Whose judgments are written when the raters are named.",
+    )
+    revisions: Literal["current", "all"] = Field(
+        "current",
+        title="Revisions",
+        description="all: also what was edited, undone or withdrawn since.",
+    )
+    names: Literal["names", "pseudonyms"] = Field(
+        "names",
+        title="Raters are called by",
+        description="Pseudonyms are the same in every version.",
+    )
+    splits: list[SplitName] = Field(
+        default_factory=lambda: list(SPLITS),
+        min_length=1,
+        title="Splits",
+        description="Each is a file of its own.",
+    )
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Options:
+        if (self.raters == "named") != bool(self.rater_names):
+            raise ValueError("names go with raters=named, and raters=named needs names")
+        return self
+
+    def selection(self) -> Selection:
+        splits = tuple(split for split in SPLITS if split in self.splits)
+        return Selection(self.raters, tuple(self.rater_names), splits)
+
+
+class Facts:
+    """What is counted on the way, as exporters.health counts pairs."""
+
+    def __init__(self) -> None:
+        self.prompts = 0
+        self.kinds: dict[str, int] = {}
+        self.leaked = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "prompts": self.prompts,
+            "judgments_by_kind": self.kinds,
+            "judgments_on_responses_that_name_their_model": self.leaked,
+        }
+
+
+class Judgments:
+    """Writes judgments; see ``exporters.types.RawFormat``."""
+
+    style = "raw"
+    rendering = "messages"
+    columns = COLUMNS
+    column_notes = COLUMN_NOTES
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.ledger, self.health = Ledger(), Facts()
+
+    def write(
+        self,
+        project: Project,
+        folder: Path,
+        *,
+        connection: psycopg.Connection,
+        on_rows: Callable[[int], object],
+    ) -> dict[str, RowFile]:
+        """Write the files of every split into a folder. ``on_rows`` hears how many rows so far."""
+        files: dict[str, RowFile] = {}
+        folder.mkdir(parents=True)
+        last_prompt = -1
+        for chunk in self._chunks(project, connection):
+            texts = _responses(connection, chunk)
+            rows: dict[str, list[Row]] = {}
+            for record in chunk:
+                row = self._row(project, record, texts)
+                rows.setdefault(row["split"], []).append(row)
+                self.health.prompts += row["prompt_id"] != last_prompt
+                last_prompt = row["prompt_id"]
+                kind = row["kind"]
+                self.health.kinds[kind] = self.health.kinds.get(kind, 0) + 1
+                self.health.leaked += any(one["leak"] for one in row["responses"])
+            for split, some in rows.items():
+                if split not in files:
+                    files[split] = open_file(
+                        folder, split, COLUMNS, container=self.options.container
+                    )
+                files[split].write(some)
+                self.ledger.keep(split, len(some))
+            on_rows(self.ledger.pairs)
+        return files
+
+    def _chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[list[TupleRow]]:
+        selection = self.options.selection()
+        raters = rater_ids(project, selection)
+        values = {
+            "project": project.pk,
+            "splits": list(selection.splits),
+            "everything": self.options.revisions == "all",
+            "all_raters": raters is None,
+            "raters": raters or [],
+        }
+        connection.execute("SET LOCAL jit = off")
+        with psycopg.ServerCursor(connection, f"judgments_{next(_cursors)}") as cursor:
+            cursor.execute(JUDGMENTS, values)
+            while chunk := cursor.fetchmany(CHUNK):
+                yield chunk
+
+    def _row(self, project: Project, record: TupleRow, texts: dict[int, Row]) -> Row:
+        (
+            pk, task, kind, split, prompt, external_id, thread, turn, messages, response_ids, ranks,
+            strength, both_bad, ratings, reasons, rationale, name, rater, rater_kind, is_simulated,
+            source, revision, is_current, is_counted, is_settled, is_gold, is_hit, gold,
+            shown_order, first_paint_at, submitted_at, active_ms,
+        ) = record  # fmt: skip
+        return {
+            "judgment_id": pk,
+            "project": project.slug,
+            "task_id": task,
+            "kind": kind,
+            "split": split,
+            "prompt_id": prompt,
+            "external_id": external_id,
+            "thread": thread,
+            "turn": turn,
+            "prompt": [
+                {"role": turn["role"], "content": turn["content"]}
+                for turn in orjson.loads(messages)
+            ],
+            "responses": [texts[one] for one in response_ids],
+            "ranks": ranks,
+            "strength": strength,
+            "both_bad": both_bad,
+            "ratings": _loaded(ratings),
+            "reasons": reasons,
+            "rationale": rationale,
+            "rater": name if self.options.names == "names" else "",
+            "rater_id": pseudonym(rater),
+            "rater_kind": rater_kind,
+            "is_simulated": is_simulated,
+            "source": source,
+            "revision": revision,
+            "is_current": is_current,
+            "is_counted": is_counted,
+            "is_adjudication": source == "adjudication",
+            "is_settled": is_settled,
+            "is_gold": is_gold,
+            "is_hit": is_hit,
+            "gold": _loaded(gold),
+            "shown_order": shown_order,
+            "first_paint_at": first_paint_at and first_paint_at.isoformat(),
+            "submitted_at": submitted_at.isoformat(),
+            "active_ms": active_ms,
+        }
+
+    def loading(self, files: dict[str, str]) -> str:
+        """Python that loads the files (split -> name)."""
+        loader = "parquet" if self.options.container == "parquet" else "json"
+        named = ", ".join(f'"{split}": "{name}"' for split, name in files.items())
+        return (
+            "from datasets import load_dataset\n\n"
+            f'rows = load_dataset("{loader}", data_files={{{named}}})\n'
+        )
+
+    def notes(self) -> list[str]:
+        return ["One row per judgment: nothing is added up, and no vote is left out for a tie."]
+
+
+def _loaded(value: str | None) -> Any:
+    return None if value is None else orjson.loads(value)
+
+
+def _responses(connection: psycopg.Connection, chunk: list[TupleRow]) -> dict[int, Row]:
+    """The responses of a chunk's tasks by id, each once however many judged it."""
+    wanted = {pk for record in chunk for pk in record[9]}
+    with psycopg.Cursor(connection) as cursor:
+        cursor.execute(RESPONSES, [list(wanted)])
+        return {
+            pk: {"id": pk, "text": text, "generator": generator, "image": image or "", "leak": leak}
+            for pk, text, generator, image, leak in cursor.fetchall()
+        }
