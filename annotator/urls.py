@@ -13,6 +13,7 @@ from annotator.views import (
     datasets,
     images,
     imports,
+    member_limits,
     members,
     my_work,
     overview,
@@ -22,6 +23,7 @@ from annotator.views import (
     review,
     rewards,
     runs,
+    tasks,
 )
 
 project = [
@@ -30,6 +32,13 @@ project = [
     path("archive/", projects.archive, name="project_archive"),
     path("members/", members.members, name="members"),
     path("members/<int:membership_id>/", members.change, name="member_change"),
+    path("members/<int:membership_id>/remove/", member_limits.remove, name="member_remove"),
+    path("members/<int:membership_id>/limits/", member_limits.limits, name="member_limits"),
+    path("members/groups/", member_limits.group, name="group_new"),
+    path("members/groups/<int:group_id>/", member_limits.group, name="group"),
+    path("members/pause/", member_limits.pause, name="project_pause"),
+    path("tasks/", tasks.tasks, name="tasks"),
+    path("tasks/change/", tasks.change, name="tasks_change"),
     path("members/invite/", members.invite, name="invite"),
     path("members/invitations/<int:invitation_id>/revoke/", members.revoke, name="invite_revoke"),
     path("annotate/", annotate.annotate, name="annotate"),

@@ -12,6 +12,13 @@ class RoleForm(forms.Form):
     role = forms.ChoiceField(choices=Role.choices)
 
 
+class LimitsForm(forms.Form):
+    """Limits of one person; an empty one is the project's, 0 is none."""
+
+    quota = forms.IntegerField(min_value=0, max_value=10_000_000, required=False)
+    daily_cap = forms.IntegerField(min_value=0, max_value=100_000, required=False)
+
+
 class InviteForm(forms.Form):
     role = forms.ChoiceField(
         choices=[

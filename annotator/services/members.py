@@ -18,6 +18,7 @@ from annotator.models import (
     Invitation,
     Membership,
     Project,
+    Rater,
     Role,
     User,
 )
@@ -89,6 +90,23 @@ def remove(*, membership: Membership, by: User) -> None:
     ).update(expires_at=TransactionNow())
     _note(membership.project_id, by, "member.remove", membership.user.email, role=membership.role)
     membership.delete()
+
+
+@transaction.atomic
+def set_limits(*, rater: Rater, quota: int | None, daily_cap: int | None, by: User) -> None:
+    """Limits of one person: None is the project's, 0 none. In force with the next claim."""
+    Rater.objects.filter(pk=rater.pk).update(quota=quota, daily_cap=daily_cap)
+    _note(rater.project_id, by, "member.limits", rater.name, quota=quota, daily_cap=daily_cap)
+
+
+@transaction.atomic
+def set_paused(*, rater: Rater, paused: bool, by: User) -> None:
+    """Hand nothing new to one person, or go on. What they hold they can finish."""
+    changed = Rater.objects.filter(pk=rater.pk, paused_at__isnull=paused).update(
+        paused_at=timezone.now() if paused else None
+    )
+    if changed:
+        _note(rater.project_id, by, "member.pause" if paused else "member.resume", rater.name)
 
 
 def _again(membership: Membership) -> Membership:

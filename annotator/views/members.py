@@ -153,5 +153,8 @@ def _show(
         "invitations": people.open_invitations(access.project),
         "form": form or InviteForm(),
         "roles": Role.choices,
+        "groups": [one for one in people.groups(access.project) if one.person_id is None],
+        "raters": people.raters(access.project),
+        "has_qualification": people.has_qualification(access.project),
     }
     return render(request, "projects/members.html", context, status=status)
