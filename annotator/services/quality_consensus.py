@@ -23,6 +23,7 @@ from rubrics.registry import pick
 ADJUDICATION: Final = "adjudication"
 RATINGS_INSTEAD: Final = "dawid-skene"  # of CrowdBT, which knows pairs only
 EVEN: Final = 1e-6
+ANALYZE_FROM: Final = 5_000  # rows changed; what reads them next needs a plan that fits
 
 
 @dataclass(eq=False)
@@ -280,7 +281,11 @@ def write(project_id: int, found: Iterator[Row], *, at: datetime) -> int:
         cursor.execute("CREATE UNIQUE INDEX ON consensus_now (task_id)")
         cursor.execute("ANALYZE consensus_now")
         cursor.execute(UPSERT)
+        changed = cursor.rowcount
         cursor.execute(PRUNE, [project_id])
+    if changed > ANALYZE_FROM:
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE annotator_consensus")
     return count
 
 
