@@ -91,7 +91,8 @@ class Rating:
         ratings = verdict.ratings or {}
         if not ratings:
             return "No ratings"
-        first = next(iter(ratings))
+        # Stored verdicts come back with their attributes in an order of the database.
+        first = next((name for name in options.attributes if name in ratings), min(ratings))
         shown = as_shown(ratings[first], shown_order=shown_order)
         said = ", ".join(
             f"{label} {'–' if value is None else value}"

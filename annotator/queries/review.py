@@ -221,6 +221,11 @@ class Case:
         return ", ".join(parts) or "nobody yet"
 
     @property
+    def waiting(self) -> list[tuple[int, str]]:
+        """Open items as (id, what a page calls its reason)."""
+        return [(item.pk, REASONS.get(item.reason, item.reason)) for item in self.items]
+
+    @property
     def sendable(self) -> int:
         return sum(one.can_go_back for one in self.verdicts)
 
@@ -343,7 +348,7 @@ def _said(task: Task, votes: list[Judgment], *, options: ProjectSettings) -> lis
         ).values_list("rater_id", flat=True)
     )
     known = _reliabilities(task.project_id, [vote.rater_id for vote in votes])
-    lines = _lines(votes)
+    lines = _lines(votes, options)
     most = steepest(votes, options)
     return [
         Said(
@@ -371,12 +376,15 @@ def _said(task: Task, votes: list[Judgment], *, options: ProjectSettings) -> lis
     ]
 
 
-def _lines(votes: list[Judgment]) -> dict[int, list[Line]]:
+def _lines(votes: list[Judgment], options: ProjectSettings) -> dict[int, list[Line]]:
     """Ratings of each verdict, saying where raters differ."""
     given: dict[str, list[list[int | None]]] = {}
     for vote in votes:
         for name, values in (vote.ratings or {}).items():
             given.setdefault(name, []).append(values)
+    # jsonb keeps no order of keys: lines stand as the settings list them, others after.
+    listed = [*options.attributes, *options.criteria, *options.failures]
+    order = {name: at for at, name in enumerate(listed)}
     differs = {name: any(one != values[0] for one in values) for name, values in given.items()}
     return {
         vote.pk: [
@@ -388,7 +396,10 @@ def _lines(votes: list[Judgment]) -> dict[int, list[Line]]:
                 ],
                 differs[name],
             )
-            for name, values in (vote.ratings or {}).items()
+            for name, values in sorted(
+                (vote.ratings or {}).items(),
+                key=lambda pair: (order.get(pair[0], len(order)), pair[0]),
+            )
         ]
         for vote in votes
     }

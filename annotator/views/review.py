@@ -26,6 +26,7 @@ from annotator.views.helpers import Access, page_after, project_page
 from models.intervals import wilson
 
 DAYS: Final = (1, 7, 30)
+EVEN: Final = 0.5  # where votes are split
 DONE: Final = {
     "decide": "Decided.",
     "gold": "Decided, and a gold from now on.",
@@ -302,7 +303,7 @@ def _chart(case: review.Case) -> DotChart | None:
     return dots_with_intervals(
         dots,
         label=f"{said} of {len(votes)} votes are for B, a tie as half a vote.",
-        reference=Reference(50, "even"),
+        reference=Reference(EVEN, "even"),
         heading="Share for B",
         width=360,
         digits=0,
