@@ -9,7 +9,15 @@ from pydantic import ValidationError
 
 from annotator.importers import IMPORTERS
 from annotator.importers.labels import SCHEME_LABELS
-from annotator.importers.types import DEFAULT_RATER, FIELDS, MAX_NAME, Options
+from annotator.importers.types import (
+    AUTO,
+    DEFAULT_RATER,
+    FIELDS,
+    MAX_NAME,
+    SEVERAL,
+    Options,
+)
+from annotator.kinds import KINDS
 from rubrics.registry import choices
 
 PAIRS: Final = (
@@ -18,7 +26,14 @@ PAIRS: Final = (
     ("ring", "Each with the next, in a ring"),
     ("none", "None: keep the answers, make no tasks"),
 )
+PEOPLE: Final = (
+    ("open", "People judge the tasks too"),
+    ("labels-only", "Only the labels are kept, nobody is asked"),
+)
 MAX_COLUMNS_TEXT: Final = 10_000
+
+
+OPTIONS: Final = ("rater", "labels", "pairs", "kind", "people", "values", "stand_ins")
 
 
 class ImportForm(forms.Form):
@@ -60,6 +75,29 @@ class ImportForm(forms.Form):
         help_text=f"Labels that name nobody are recorded under this name. Empty: {DEFAULT_RATER}.",
     )
     pairs = forms.ChoiceField(choices=PAIRS, required=False, label="Which answers are compared")
+    kind = forms.ChoiceField(
+        choices=lambda: [(AUTO, "What the labels are of, else the project’s"), *choices(KINDS)],
+        required=False,
+        label="Kind of task",
+    )
+    people = forms.ChoiceField(
+        choices=PEOPLE,
+        required=False,
+        label="After the import",
+        help_text="Labels alone are enough to compute agreement and to train on.",
+    )
+    values = forms.CharField(
+        required=False,
+        max_length=MAX_COLUMNS_TEXT,
+        label="What the answers count",
+        widget=forms.TextInput(attrs={"spellcheck": "false", "placeholder": "bad = 0, good = 1"}),
+        help_text="Only for ratings in words. Yes, no, true, false and numbers are known.",
+    )
+    stand_ins = forms.BooleanField(
+        required=False,
+        label="Keep names in place of images that are missing",
+        help_text="So that rankings of them can be kept. Otherwise such rows are bad.",
+    )
     strict = forms.BooleanField(
         required=False,
         label="Refuse the whole file for one bad row",
@@ -87,11 +125,25 @@ class ImportForm(forms.Form):
                 raise forms.ValidationError(
                     f"Line {number}: there is no field “{name}”. Known: {', '.join(FIELDS)}."
                 )
-            if name in mapping and name != "label":
+            if name in mapping and name not in SEVERAL:
                 raise forms.ValidationError(f"Line {number}: “{name}” is there twice.")
-            columns = column.split(",") if name == "label" else [column]
+            columns = column.split(",") if name in SEVERAL else [column]
             mapping.setdefault(name, []).extend(one.strip() for one in columns if one.strip())
         return mapping
+
+    def clean_values(self) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        for part in self.cleaned_data["values"].split(","):
+            if not part.strip():
+                continue
+            word, found, number = (piece.strip() for piece in part.rpartition("="))
+            try:
+                numbers[word] = int(number)
+            except ValueError:
+                found = ""
+            if not found or not word:
+                raise forms.ValidationError(f"“{part.strip()}” is not “word = number”.")
+        return numbers
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
@@ -105,7 +157,7 @@ class ImportForm(forms.Form):
 
     def options(self) -> dict[str, Any]:
         data = self.cleaned_data
-        named = {name: data.get(name) for name in ("rater", "labels", "pairs")}
+        named = {name: data.get(name) for name in OPTIONS}
         return {
             "mapping": data.get("columns") or {},
             **{name: value for name, value in named.items() if value},
@@ -135,5 +187,9 @@ def initial_of(config: dict[str, Any]) -> dict[str, Any]:
         "columns": "\n".join(lines),
         "labels": options.get("labels", "auto"),
         "pairs": options.get("pairs", "auto"),
+        "kind": options.get("kind", AUTO),
+        "people": options.get("people", "open"),
+        "values": ", ".join(f"{word} = {n}" for word, n in options.get("values", {}).items()),
+        "stand_ins": options.get("stand_ins", False),
         "rater": options.get("rater", ""),
     }

@@ -62,6 +62,11 @@ class Imported:
     raters: list[tuple[str, int]]
 
     @property
+    def is_pairs(self) -> bool:
+        """Whether all it brought are pairs, as before there were other kinds."""
+        return set(self.result.get("kinds", {})) <= {"pairwise"}
+
+    @property
     def listed(self) -> int:
         """How many bad rows can be downloaded."""
         return min(self.bad, sum(group.count for group in self.groups))

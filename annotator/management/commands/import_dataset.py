@@ -30,6 +30,16 @@ class Command(BaseCommand):
         parser.add_argument("--rater", default="", help="who gave labels that name nobody")
         parser.add_argument("--labels", default="", help="how labels are written")
         parser.add_argument("--pairs", default="", help="which answers are compared")
+        parser.add_argument("--kind", default="", help="kind of task; else that of the labels")
+        parser.add_argument(
+            "--labels-only", action="store_true", help="keep the labels, ask nobody to judge"
+        )
+        parser.add_argument(
+            "--values", default="", metavar="WORD=N,...", help="what answers in words count"
+        )
+        parser.add_argument(
+            "--stand-ins", action="store_true", help="keep names in place of missing images"
+        )
         parser.add_argument("--strict", action="store_true", help="refuse a file with a bad row")
         parser.add_argument("--simulated", action="store_true", help="its raters are simulated")
         parser.add_argument("--json", action="store_true")
@@ -87,5 +97,19 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
         if not found:
             raise CommandError(f"--map {pair!r} is not FIELD=COLUMN")
         mapping.setdefault(name, []).extend(columns.split(","))
-    named = {name: options[name] for name in ("rater", "labels", "pairs") if options[name]}
+    named = {name: options[name] for name in ("rater", "labels", "pairs", "kind") if options[name]}
+    if options["labels_only"]:
+        named["people"] = "labels-only"
+    if options["stand_ins"]:
+        named["stand_ins"] = True
+    if options["values"]:
+        named["values"] = dict(_value(part) for part in options["values"].split(","))
     return {"mapping": mapping, **named}
+
+
+def _value(part: str) -> tuple[str, int]:
+    word, found, number = part.rpartition("=")
+    try:
+        return word.strip(), int(number) if found else int("")
+    except ValueError:
+        raise CommandError(f"--values {part!r} is not WORD=N") from None
