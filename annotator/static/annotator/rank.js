@@ -286,8 +286,8 @@
   document.addEventListener("keydown", (event) => {
     if (drag && event.key === "Escape") return end();
     const item = event.target.closest(".ranking .item");
-    if (!item || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
-    if (!event.target.matches(`.item, button, ${PLACES}`)) return;
+    if (!item || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
+    if (!event.target.matches(`.item, .moves button, ${PLACES}`)) return;
     if (event.key === "ArrowUp" || event.key === "ArrowDown") {
       event.preventDefault();
       moved(item, event.key === "ArrowUp" ? -1 : 1);
