@@ -24,6 +24,13 @@ def report(project: Project) -> QualityReport | None:
     return found
 
 
+def alpha(project: Project) -> dict[str, Any] | None:
+    """Krippendorff's alpha of the newest report, read without the rest of its figures."""
+    rows = QualityReport.objects.filter(project=project, figures__version=VERSION)
+    found = rows.order_by("-created_at").values_list("figures__agreement__whole__alpha", flat=True)
+    return found.first()
+
+
 def newer(project: Project, found: QualityReport) -> int:
     """How many more judgments there are than when the report was computed.
 

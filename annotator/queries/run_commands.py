@@ -45,7 +45,12 @@ def _shown(name: str, value: Any) -> str:
 
 def command(run: Run) -> str:
     """The command line that starts the same work, quoted for a shell; "" for a kind without."""
-    makers = {Run.Kind.IMPORT: _import, Run.Kind.TRAIN: _train, Run.Kind.EXPORT: _export}
+    makers = {
+        Run.Kind.IMPORT: _import,
+        Run.Kind.TRAIN: _train,
+        Run.Kind.EXPORT: _export,
+        Run.Kind.QUALITY: lambda _: iter(["measure_quality"]),
+    }
     if run.kind not in makers:
         return ""
     name, *arguments = makers[Run.Kind(run.kind)](run.config)

@@ -166,6 +166,8 @@ def outcome(run: Run) -> str:
             low, high = result.get("interval") or (None, None)
             text = f"test accuracy {100 * result['accuracy']:.1f} %"
             return text if low is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
+        case Run.Kind.QUALITY if "tasks" in result:
+            return f"consensus of {result['tasks']:,} task{'' if result['tasks'] == 1 else 's'}"
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message

@@ -8,6 +8,7 @@ from django.views.decorators.http import require_GET
 
 from annotator.models import Role
 from annotator.queries import overview as queries
+from annotator.queries import quality
 from annotator.views import overview_charts
 from annotator.views.helpers import Access, project_page
 
@@ -16,5 +17,10 @@ from annotator.views.helpers import Access, project_page
 @require_GET
 def overview(request: HttpRequest, access: Access) -> HttpResponse:
     found = queries.overview(access.project, is_owner=access.can_manage)
-    context = {"access": access, "found": found, "charts": overview_charts.charts(found)}
+    context = {
+        "access": access,
+        "found": found,
+        "charts": overview_charts.charts(found),
+        "alpha": quality.alpha(access.project),
+    }
     return render(request, "projects/overview.html", context)

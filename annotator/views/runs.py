@@ -26,6 +26,7 @@ RESULTS: Final = {
     Run.Kind.IMPORT: "imports/result.html",
     Run.Kind.TRAIN: "rewards/result.html",
     Run.Kind.EXPORT: "datasets/result.html",
+    Run.Kind.QUALITY: "quality/result.html",
 }
 LOG_CHUNK: Final = 16_384
 
