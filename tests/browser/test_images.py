@@ -22,7 +22,7 @@ COLORS = ("#c02020", "#2040c0", "#20a040", "#c0a020")
 DESKTOP = {"width": 1280, "height": 800}
 
 
-def stored(project: Project, color: str, size: tuple[int, int] = (600, 600)) -> Image:
+def stored(project: Project, color: str, size: tuple[int, int] = (320, 320)) -> Image:
     """A picture with a spot in its upper left quarter, so that places can be told apart."""
     picture = Pillow.new("RGB", size, color)
     picture.paste("white", (size[0] // 8, size[1] // 8, size[0] // 4, size[1] // 4))
@@ -53,9 +53,9 @@ def world(
 def open_desk(open_page: OpenPage, project: Project, person: User, **options: Any) -> Page:
     page = open_page(person, f"/p/{project.slug}/annotate/", **{"viewport": DESKTOP, **options})
     expect(page.locator(".window .frame").first).to_be_visible()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.frame')].every(one => one.complete && one.naturalWidth)"
-    )
+    for frame in page.locator(".frame").all():
+        expect(frame).to_have_js_property("complete", True)
+        expect(frame).not_to_have_js_property("naturalWidth", 0)
     return page
 
 
