@@ -14,13 +14,15 @@ from annotator.errors import Conflict
 from annotator.models import AuditEvent, Run, RunState, User
 from annotator.services import images
 
-# Tasks of the run that someone else's work hangs on: a verdict from outside this run, or a lease.
+# Tasks of the run that someone else's work hangs on: a verdict from outside this run, a lease or
+# a remark.
 JUDGED: Final = """
     EXISTS (SELECT FROM annotator_judgment j
             WHERE j.task_id = t.id AND j.import_run_id IS DISTINCT FROM %(run)s)
     OR EXISTS (SELECT FROM annotator_assignment a
                WHERE a.task_id = t.id
                  AND (a.state = 'submitted' OR a.state = 'leased' AND a.expires_at > now()))
+    OR EXISTS (SELECT FROM annotator_comment c WHERE c.task_id = t.id)
 """
 FIND_TASKS: Final = """
     CREATE TEMPORARY TABLE undone (id bigint PRIMARY KEY) ON COMMIT DROP;
@@ -66,6 +68,9 @@ DROP_ASSIGNMENTS: Final = """
     FROM (SELECT rater_id, count(*) AS skips FROM gone WHERE state = 'skipped' GROUP BY 1) c
     WHERE r.id = c.rater_id
 """
+# What was computed from the votes goes with the tasks.
+DROP_CONSENSUS: Final = "DELETE FROM annotator_consensus c USING undone WHERE c.task_id = undone.id"
+DROP_ITEMS: Final = "DELETE FROM annotator_reviewitem i USING undone WHERE i.task_id = undone.id"
 DROP_TASKS: Final = "DELETE FROM annotator_task t USING undone WHERE t.id = undone.id"
 DROP_RESPONSES: Final = """
     DELETE FROM annotator_response r
@@ -153,6 +158,8 @@ def _remove(run: Run) -> dict[str, int]:
         cursor.execute(DROP_JUDGMENTS, values)
         judgments = cursor.fetchone()[0]
         drop(DROP_ASSIGNMENTS)
+        drop(DROP_CONSENSUS)
+        drop(DROP_ITEMS)
         tasks = drop(DROP_TASKS)
         result = {
             "judgments": judgments,

@@ -22,13 +22,14 @@ from annotator.models import (
     Rater,
     ReviewItem,
     Role,
+    Run,
     Task,
 )
 from annotator.queries import review as queries
 from annotator.queries.pair_texts import training_rows
 from annotator.queries.pairs import Selection, decided_pairs, rater_ids
 from annotator.queries.training import test_votes as votes_on_test
-from annotator.services import adjudication, judgments, queue, review
+from annotator.services import adjudication, comments, import_undo, judgments, queue, review
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -456,3 +457,21 @@ def test_sending_back_what_is_being_corrected_adds_the_note_and_keeps_the_draft(
     assert held.draft == {"why": "half a thought"}
     assert held.sent_back_note
     assert Judgment.objects.filter(rater=people[0], kind="withdrawal").count() == 1
+
+
+def test_undoing_an_import_takes_what_was_computed_and_keeps_what_people_said() -> None:
+    project = factories.project()
+    run = Run.objects.create(project=project, kind=Run.Kind.IMPORT, title="Import", state="done")
+    gone, remarked, settled = (
+        factories.pairwise_task(project, import_run_id=run.pk, judged=1) for _ in range(3)
+    )
+    for task in (gone, remarked, settled):
+        consensus(task, agreement=0.0)
+    review.refresh(project.pk)
+    reviewer = factories.rater(project, Role.REVIEWER)
+    comments.comment(task=remarked, by=reviewer.user, text="Odd one.")
+    decide(settled, reviewer, "a1")
+    assert import_undo.undo(run=run, by=reviewer.user)["tasks"] == 1
+    assert set(Task.objects.values_list("pk", flat=True)) == {remarked.pk, settled.pk}
+    assert not ReviewItem.objects.filter(task_id=gone.pk).exists()
+    assert not Consensus.objects.filter(task_id=gone.pk).exists()
