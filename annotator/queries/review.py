@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -17,7 +16,6 @@ from annotator.kinds.verdict import Verdict, as_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
-    Comment,
     Consensus,
     Judgment,
     ProjectSettings,
@@ -28,6 +26,7 @@ from annotator.models import (
     User,
 )
 from annotator.queries.annotation import Answer, Desk, Turn, answer_of, pictures_of, turns_of
+from annotator.queries.task_history import Remark, remarks, say
 from annotator.rendering import render_messages
 
 # A key of ReviewItem.reason -> what a page calls it, the most pressing first.
@@ -39,8 +38,6 @@ REASONS: Final = {
 }
 COUNTED: Final = 999  # a tab says "999+" beyond
 VERDICTS: Final = 200  # of one task shown; a gold has one of everybody
-HISTORY: Final = 200
-COMMENTS: Final = 200
 
 
 # The queue ------------------------------------------------------------------------------------
@@ -179,20 +176,6 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Remark:
-    """A comment as a page shows it."""
-
-    id: int
-    author: str
-    text: str
-    is_flag: bool
-    is_open: bool
-    at: datetime
-    is_own: bool
-    answers: str = ""  # the author it answers
-
-
-@dataclass(frozen=True)
 class Case:
     """Everything about one task that a reviewer decides by."""
 
@@ -258,7 +241,7 @@ def case(task: Task, *, options: ProjectSettings, viewer: User) -> Case:
         verdicts=_said(task, votes, options=options),
         more_verdicts=more,
         decision=decision,
-        decision_said=_say(decision, task, options) if decision else "",
+        decision_said=say(decision, task, options) if decision else "",
         consensus=consensus,
         consensus_said=_say_consensus(consensus, task, options) if consensus else "",
         items=list(
@@ -322,12 +305,6 @@ def _made_by(response: Response) -> str:
     return ", ".join(part[:60] for part in parts)
 
 
-def _say(judgment: Judgment, task: Task, options: ProjectSettings) -> str:
-    return kind(task.kind).say(
-        as_verdict(judgment), options=options, shown_order=canonical_order(task)
-    )
-
-
 def _say_consensus(consensus: Consensus, task: Task, options: ProjectSettings) -> str:
     """The consensus in words; of a rating, the order it puts the answers in."""
     if task.kind in ("rating", "checklist", "ranking", "best-worst"):
@@ -358,7 +335,7 @@ def _said(task: Task, votes: list[Judgment], *, options: ProjectSettings) -> lis
             rater_kind=vote.rater.kind,
             is_excluded=vote.rater.is_excluded,
             is_simulated=vote.rater.is_simulated,
-            verdict=_say(vote, task, options),
+            verdict=say(vote, task, options),
             both_bad=vote.both_bad,
             why=vote.rationale,
             reasons=vote.reasons,
@@ -428,95 +405,3 @@ def _reliabilities(project_id: int, rater_ids: list[int]) -> dict[int, tuple[flo
         if told and None not in (told.get("value"), told.get("low"), told.get("high")):
             found[pk] = (told["value"], told["low"], told["high"])
     return found
-
-
-# Remarks --------------------------------------------------------------------------------------
-
-
-def remarks(task: Task, *, viewer: User) -> list[Remark]:
-    """Every remark on a task, oldest first; for reviewers."""
-    return _remarks(Comment.objects.filter(task=task), viewer)
-
-
-def own_remarks(task_id: int, *, viewer: User) -> list[Remark]:
-    """What an annotator may read: their own remarks, and the answers to them."""
-    own = Comment.objects.filter(task_id=task_id, author=viewer)
-    answers = Comment.objects.filter(task_id=task_id, reply_to__author=viewer)
-    return _remarks(own | answers, viewer)
-
-
-def _remarks(rows: Any, viewer: User) -> list[Remark]:
-    found: Iterable[Comment] = (
-        rows.select_related("author", "reply_to__author").order_by("-pk").distinct()[:COMMENTS]
-    )
-    return [
-        Remark(
-            id=one.pk,
-            author=str(one.author),
-            text=one.text,
-            is_flag=one.is_flag,
-            is_open=one.is_flag and one.resolved_at is None,
-            at=one.created_at,
-            is_own=one.author_id == viewer.pk,
-            answers=str(one.reply_to.author) if one.reply_to else "",
-        )
-        for one in reversed(list(found))
-    ]
-
-
-# History --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Revision:
-    rater: str
-    kind: str
-    revision: int
-    is_current: bool
-    verdict: str
-    why: str
-    at: datetime
-
-
-def history(task: Task, *, options: ProjectSettings) -> list[Revision]:
-    """Every revision of every verdict on a task, newest first, up to HISTORY."""
-    rows = Judgment.objects.filter(task=task).select_related("rater").order_by("-pk")[:HISTORY]
-    return [
-        Revision(
-            rater=one.rater.name,
-            kind=one.get_kind_display(),
-            revision=one.revision,
-            is_current=one.is_current,
-            verdict=_say(one, task, options),
-            why=one.rationale,
-            at=one.submitted_at,
-        )
-        for one in rows
-    ]
-
-
-@dataclass(frozen=True)
-class Desked:
-    """Who has or had a task on the desk."""
-
-    rater: str
-    state: str
-    since: datetime
-    until: datetime | None
-    skip_reason: str
-    sent_back_note: str
-
-
-def assignments(task: Task) -> list[Desked]:
-    rows = Assignment.objects.filter(task=task).select_related("rater").order_by("-leased_at")
-    return [
-        Desked(
-            rater=one.rater.name,
-            state=one.get_state_display(),
-            since=one.leased_at,
-            until=one.expires_at if one.state == AssignmentState.LEASED else one.closed_at,
-            skip_reason=one.skip_reason,
-            sent_back_note=one.sent_back_note,
-        )
-        for one in rows[:HISTORY]
-    ]

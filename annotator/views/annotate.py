@@ -14,7 +14,7 @@ from annotator.errors import AppError, Conflict
 from annotator.forms.judgments import read_answers
 from annotator.kinds.base import Unfit
 from annotator.models import Rater, Role
-from annotator.queries import annotation, review
+from annotator.queries import annotation, task_history
 from annotator.services import judgments, queue, raters
 from annotator.views import remarks
 from annotator.views.helpers import Access, project_page
@@ -178,7 +178,7 @@ def _show(
         "progress": annotation.progress(project=access.project, rater=rater),
     }
     if desk is not None:
-        context["remarks"] = review.own_remarks(desk.task_id, viewer=request.user)
+        context["remarks"] = task_history.own_remarks(desk.task_id, viewer=request.user)
     else:
         context["next_free_at"] = annotation.next_free_at(project=access.project, rater=rater)
     name = "annotate/desk.html#work" if request.htmx else "annotate/desk.html"

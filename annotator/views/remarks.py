@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST
 from annotator.errors import Conflict, Invalid
 from annotator.forms.judgments import read_answers
 from annotator.models import Rater, Role
-from annotator.queries import review
+from annotator.queries import task_history
 from annotator.services import comments, judgments, raters
 from annotator.views.helpers import Access, project_page
 
@@ -29,7 +29,7 @@ def remark(request: HttpRequest, access: Access, assignment_id: int) -> HttpResp
     if request.htmx:
         context = {"refused_remark": refused, "text": request.POST.get("remark", "")}
         if made is not None:
-            context |= {"remarks": review.own_remarks(made.task_id, viewer=request.user)}
+            context |= {"remarks": task_history.own_remarks(made.task_id, viewer=request.user)}
             context |= {"text": "", "sent": True}
         return render(request, "annotate/remarks.html", context)
     judgments.save_draft(

@@ -20,7 +20,7 @@ from annotator.forms.judgments import read_answers
 from annotator.kinds import KINDS
 from annotator.kinds.base import Unfit, review_options
 from annotator.models import Rater, ReviewItem, Role, Task
-from annotator.queries import my_work, review, verdicts
+from annotator.queries import my_work, review, task_history, verdicts
 from annotator.services import adjudication, comments, raters
 from annotator.views.helpers import Access, page_after, project_page
 from models.intervals import wilson
@@ -244,8 +244,8 @@ def _show_task(
     request: HttpRequest, access: Access, of: Task, *, status: int = 200, **more: Any
 ) -> HttpResponse:
     context = _case(request, access, of, **more) | {
-        "history": review.history(of, options=access.project.options),
-        "assignments": review.assignments(of),
+        "history": task_history.history(of, options=access.project.options),
+        "assignments": task_history.assignments(of),
     }
     return render(request, "review/task.html", context, status=status)
 

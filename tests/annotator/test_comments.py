@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from annotator.errors import Conflict, Invalid, NotFound
 from annotator.models import Assignment, Comment, Project, Rater, ReviewItem, Role, Task
-from annotator.queries import review as queries
+from annotator.queries import task_history
 from annotator.services import adjudication, comments, queue
 from tests import factories
 
@@ -77,14 +77,14 @@ def test_annotator_reads_own_remarks_and_the_answers_to_them(project: Project) -
     comments.comment(task=task, by=reviewer, text="It is.", reply_to=own.pk)
     comments.comment(task=task, by=reviewer, text="Why?", reply_to=other.pk)
     comments.comment(task=task, by=reviewer, text="Most say A.")
-    read = queries.own_remarks(task.pk, viewer=mine.user)
+    read = task_history.own_remarks(task.pk, viewer=mine.user)
     assert [one.text for one in read] == ["Is B even legal?", "It is."]
     _, client = desk(project, mine)
     page = client.get(reverse("annotate", args=["remarks"])).content.decode()
     assert "It is." in page
     assert "I chose A." not in page
     assert "Most say A." not in page
-    assert len(queries.remarks(task, viewer=reviewer)) == 5
+    assert len(task_history.remarks(task, viewer=reviewer)) == 5
 
 
 def test_answer_to_a_remark_elsewhere_is_refused(project: Project) -> None:
