@@ -12,8 +12,8 @@ from annotator.charts_types import Label, Table
 
 SHADES: Final = 6  # h0 to h6 of app.css
 _CELL: Final = 40
-_SMALL: Final = 34  # where there are many
-_MANY: Final = 9
+# Cells shrink where there are many names, so that a column of the page holds them.
+_SIZES: Final = ((13, 30), (9, 34), (0, _CELL))
 _GAP: Final = 2
 _BREAK: Final = 8  # between groups
 
@@ -64,7 +64,7 @@ def heat_map(
     gap. `counts` are printed in the table of numbers, beside the shares.
     """
     number = [str(place) for place in range(1, len(names) + 1)]
-    size = _CELL if len(names) < _MANY else _SMALL
+    size = next(size for least, size in _SIZES if len(names) >= least)
     room = max(96.0, width - 24 - len(names) * (size + _GAP))
     short = [shortened(f"{at} {name}", room) for at, name in zip(number, names, strict=True)]
     left = max((text_width(name) for name in short), default=0.0) + 12

@@ -264,12 +264,13 @@ def _pace(found: list[list[Any]]) -> BarChart | None:
         return None
     days = [(date.fromisoformat(day), count) for day, count in found]
     total = sum(count for _, count in days)
+    span = "day" if len(days) == 1 else f"{len(days)} days"
     return bars(
         [Bar(f"{day.day} {day:%b}", count) for day, count in days],
-        label=f"{total:,} judgments in the {len(days)} days shown.",
+        label=f"{total:,} judgments in the {span} shown.",
         title="Judgments a day, imported ones on the day they are dated",
         heading="Pace",
-        caption=f"{total:,} judgments in the {len(days)} days up to the newest.",
+        caption=f"{total:,} judgments in the {span} up to the newest.",
         width=560,
     )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 
+from annotator.charts_heat import heat_map
 from annotator.jobs.quality import measure
 from annotator.models import AuditEvent, Project, Rater, Role, Run, User
 from annotator.queries import quality as queries
@@ -162,6 +164,20 @@ def test_api_gives_the_report_and_starts_one(project: Project, bob: User) -> Non
     assert found["judgments"] == 8
     assert found["agreement"]["whole"]["percent"]["value"] == pytest.approx(0.75)
     assert len(found["raters"]) == 2
+
+
+def test_heat_map_holds_whatever_names_and_shares_there_are() -> None:
+    names = ["<script>", "x" * 500, "", "Ünal"]
+    shares = [[None, 0.5, float("nan"), 1.0]] * 4
+    found = heat_map(names, shares, label="Finding.", groups=[0, 0, 1, 1])
+    drawn = render_to_string(found.template, {"chart": found})
+    assert "<script>" not in drawn
+    assert len(found.cells) == 12
+    assert {one.text for one in found.cells} == {"50", "100", "–"}
+    assert {one.shade for one in found.cells} == {0, 6, None}
+    assert found.cells[1].x - found.cells[0].x > found.cells[2].x - found.cells[1].x
+    assert len(found.table.rows) == 6
+    assert heat_map([], [], label="Nobody.").cells == ()
 
 
 # Known values, through the product's own import and page ----------------------------------------
