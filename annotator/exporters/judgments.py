@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from annotator.exporters.files import Row, RowFile, open_file
 from annotator.exporters.recipe import SPLITS, Container, Ledger, SplitName
 from annotator.models import Project
-from annotator.queries.datasets import pseudonym
+from annotator.queries.datasets import RaterVotes, pseudonym
 from annotator.queries.pairs import Selection, rater_ids
 
 CHUNK: Final = 1_000  # judgments fetched at a time
@@ -166,6 +166,18 @@ class Facts:
         self.prompts = 0
         self.kinds: dict[str, int] = {}
         self.leaked = 0
+        self._raters: dict[int, list[Any]] = {}  # id -> kind, is simulated, judgments
+
+    def count_rater(self, pk: int, kind: str, is_simulated: bool) -> None:
+        known = self._raters.setdefault(pk, [kind, is_simulated, 0])
+        known[2] += 1
+
+    def raters(self) -> list[RaterVotes]:
+        """Everyone whose judgments were written, with how many."""
+        return [
+            RaterVotes(pseudonym(pk), kind, is_simulated, votes)
+            for pk, (kind, is_simulated, votes) in sorted(self._raters.items())
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -209,6 +221,7 @@ class Judgments:
                 last_prompt = row["prompt_id"]
                 kind = row["kind"]
                 self.health.kinds[kind] = self.health.kinds.get(kind, 0) + 1
+                self.health.count_rater(record[17], record[18], record[19])
                 self.health.leaked += any(one["leak"] for one in row["responses"])
             for split, some in rows.items():
                 if split not in files:

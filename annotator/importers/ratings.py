@@ -196,6 +196,9 @@ def prepare_long(options: Options, sample: list[Raw]) -> Grouped:
 class _Long:
     def __init__(self, mapping: presets.Mapping, options: Options, sample: list[Raw]) -> None:
         self.item = mapping["item"]
+        # A name that stands in for a text must not say whose it is; the generator is kept apart.
+        blind = [column for column in self.item if [column] != mapping.get("generator")]
+        self.blind = blind or self.item
         self.values = mapping.get("value", [])
         self.rater = mapping.get("rater", [""])
         self.by_column = len(self.values) > 1
@@ -305,7 +308,9 @@ class _Long:
             content = values.text(raw[self.system], self.system)
             messages.insert(0, {"role": "system", "content": content})
         reply = (
-            values.reply(name, "") if answer in (None, "") else values.reply(answer, self.response)
+            values.reply(values.joined(raw, self.blind, limit=MAX_ID) or name, "")
+            if answer in (None, "")
+            else values.reply(answer, self.response)
         )
         if self.generator:
             reply.generator = values.name(raw.get(self.generator), self.generator)

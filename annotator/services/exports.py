@@ -30,7 +30,7 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build, build_judgments
 from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
-from annotator.exporters.judgments import Judgments
+from annotator.exporters.judgments import Facts, Judgments
 from annotator.exporters.recipe import REASONS, ExportOptions, Ledger
 from annotator.exporters.types import Shape
 from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
@@ -160,7 +160,9 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
                 on_pairs=pulse.pairs,
             )
         found = _Found(
-            queries.rater_votes(project, options.selection(), connection=connection),
+            built.health.raters()
+            if isinstance(built.health, Facts)
+            else queries.rater_votes(project, options.selection(), connection=connection),
             queries.sides(project, options.selection(), connection=connection),
             connection.info.parameter_status("server_version") or "",
             started,

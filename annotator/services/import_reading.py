@@ -25,7 +25,7 @@ KEPT_ISSUES: Final = 10_000
 LISTED_ISSUES: Final = 100  # in the command's JSON
 PREVIEW_ROWS: Final = 5
 PREVIEW_LABELS: Final = 3  # of one row
-SHOWN_LEAKS: Final = 10
+SHOWN_LEAKS: Final = 5
 EXCERPT: Final = 240
 
 

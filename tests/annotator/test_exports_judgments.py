@@ -140,3 +140,11 @@ def test_command_and_page_build_it(client: Any, tmp_path: Path) -> None:
     page = client.get(reverse("dataset", args=[project.slug, 1])).content.decode()
     assert "Every judgment of the recipe is a row" in page
     assert "1 rating" in page
+
+
+def test_simulated_raters_mark_the_version_whatever_they_judged(tmp_path: Path) -> None:
+    project = factories.project()
+    rows = [{"item": "i", "rater": "bot", "value": n} for n in (3,)]
+    read(project, jsonl(tmp_path / "rows.jsonl", rows), is_simulated=True)
+    facts = build(project).manifest
+    assert (facts["is_simulated"], facts["votes"], facts["simulated_votes"]) == (True, 1, 1)

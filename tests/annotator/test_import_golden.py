@@ -72,6 +72,7 @@ def test_dsg_gives_the_published_alphas(project: Project, data_dir: Path) -> Non
     assert result["format"] == "ratings-long"
     assert (result["lines"], result["tasks"], result["judgments"]) == (3995, 800, 3995)
     assert result["kinds"] == {"rating": 800}
+    assert result["leaks"] == 0  # names that stand in for images do not say who made them
     found = as_ratings(values(project, "answer"))
     levels = ("nominal", "ordinal", "interval")
     assert [alpha(found, level) for level in levels] == [0.3969, 0.6854, 0.6844]
