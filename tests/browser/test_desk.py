@@ -199,9 +199,9 @@ def test_key_list_names_every_key_of_the_page(open_page: OpenPage) -> None:
         "[data-key]", "all => all.filter(e => !e.closest('[popover]')).map(e => e.dataset.key)"
     )
     listed = set(page.eval_on_selector_all("#keys kbd", "all => all.map(e => e.textContent)"))
-    spelled = {"1", "5", "x", "w", "↵", "s", "u", "g", "?"}
+    spelled = {"1", "5", "x", "w", "↵", "s", "u", "!", "g", "?"}
     assert spelled <= listed | {"Esc"}
-    assert set(keys) == {"1", "2", "3", "4", "5", "x", "w", "s", "u", "g", "?"}
+    assert set(keys) == {"1", "2", "3", "4", "5", "x", "w", "s", "u", "!", "g", "?"}
     hinted = page.eval_on_selector_all(
         "[data-key]", "all => all.every(e => e.getAttribute('aria-keyshortcuts') == e.dataset.key)"
     )
