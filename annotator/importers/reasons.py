@@ -87,8 +87,6 @@ REASONS: Final[dict[str, Reason]] = {
     "image-broken": Reason("A damaged image", "It could not be decoded. Send it again."),
     "image-large": Reason("The image is too large", "At most 30 MB and 40 million pixels."),
     "image-mask": Reason("The mask does not fit", "It must have the proportions of its source."),
-    "ambiguous": Reason(
-        "Several tasks have this id", "It does not say which of them was judged."
-    ),
+    "ambiguous": Reason("Several tasks have this id", "It does not say which of them was judged."),
     "time": Reason("Not a time", "Write 2026-01-31T12:00:00Z, or seconds since 1970."),
 }
