@@ -116,7 +116,7 @@ def test_whole_session_by_keyboard_alone(open_page: OpenPage) -> None:
     ids=["three", "two", "seven", "six"],
 )
 def test_scales_of_every_length_by_key(open_page: OpenPage, of: dict, keys: dict) -> None:
-    project, person = world(tasks=4, **of)
+    project, person = world(tasks=5, **of)
     page = open_page(person, desk_of(project))
     for count, (key, (side, strength)) in enumerate(keys.items(), start=1):
         texts = shown_texts(page)
