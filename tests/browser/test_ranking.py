@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
 from annotator.models import Assignment, Judgment, Preference, Project, User
@@ -275,7 +276,7 @@ def test_works_without_javascript(open_page: OpenPage) -> None:
     save.click()
     expect(page.get_by_role("heading", name="You are up to date")).to_be_visible()
     assert ranks_by_text(Judgment.objects.get()) == wanted
-    page.get_by_role("link", name="My judgments").first.click()
+    page.goto(reverse("history", args=["order"]))
     expect(page.locator("tbody")).to_contain_text("B, then A and C; D not ranked")
     page.get_by_role("button", name="Correct").click()
     expect_list(page, "1 B | 2= A C | × D")
