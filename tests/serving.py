@@ -172,7 +172,11 @@ class Annotator:
 
     def submit(self, task: str, verdict: str) -> str | None:
         """Save and next: the address of the next task."""
-        return self._task(self.request("POST", task, urlencode({"verdict": verdict})))
+        return self.send(task, urlencode({"verdict": verdict}))
+
+    def send(self, task: str, answers: str) -> str | None:
+        """Save and next with any answers, encoded as a form."""
+        return self._task(self.request("POST", task, answers))
 
     def _task(self, page: bytes) -> str | None:
         found = self.FORM.search(page)

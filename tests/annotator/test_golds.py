@@ -20,6 +20,7 @@ from annotator.models import (
 )
 from annotator.services import judgments, qualification, queue, tasks
 from tests import factories
+from tests.annotator.test_api import caller
 from tests.annotator.test_queue import expire
 
 pytestmark = pytest.mark.django_db
@@ -159,8 +160,9 @@ def test_page_of_a_gold_differs_from_any_other_only_in_its_texts() -> None:
     page = client.get("/p/plain/annotate/").content.decode()
     assert Assignment.objects.get().task.is_gold
     assert "gold" not in page.lower()
-    asked = client.post("/api/v1/projects/plain/tasks/claim")
-    assert b"gold" not in asked.content
+    status, asked = caller(rater.user)("POST", "/projects/plain/tasks/claim")
+    assert status == 200
+    assert "gold" not in str(asked)
 
 
 def test_made_an_ordinary_task_again_it_has_the_places_that_are_left() -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from annotator.exporters import EXPORTERS
 from annotator.importers import IMPORTERS
 from annotator.kinds import KINDS
+from annotator.samplers import SAMPLERS
 from models.aggregators import AGGREGATORS
 from models.backbones import BACKBONES
 from models.objectives import OBJECTIVES
@@ -20,6 +21,7 @@ from rubrics.registry import Method
 
 TABLES: dict[str, Mapping[str, Method]] = {
     "Kinds of task": KINDS,
+    "Samplers": SAMPLERS,
     "Objectives": OBJECTIVES,
     "Backbones": BACKBONES,
     "Aggregators": AGGREGATORS,
