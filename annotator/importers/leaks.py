@@ -61,22 +61,6 @@ BY_VENDOR: Final = re.compile(
     r"[^.!?\n]{0,80}?\b(?:created|made|developed|trained|built|designed|fine-tuned|powered)"
     rf"\s+by\s+(?:a team (?:at|of)\s+|the\s+)?(?P<name>{VENDORS})\b"
 )
-# Without one of these nothing above can match: most texts are done here.
-HINTS: Final = (
-    "I am",
-    "I'm",
-    "I’m",
-    "I was",
-    "I have been",
-    "I've",
-    "I’ve",
-    "y name",
-    "all me",
-    "his is",
-    "I go by",
-    "As ",
-    "as ",
-)
 # A generator's name that is no ordinary word: letters with a digit or a joint among them.
 DISTINCT: Final = re.compile(r"(?=.*[A-Za-z]{3})(?=.*(?:\d|[-_.])).{5,}\Z")
 
@@ -91,7 +75,18 @@ class Leak:
 
 def find(text: str, *, generator: str = "", prompt: str = "") -> Leak | None:
     """The first name by which a response gives its model away."""
-    if any(hint in text for hint in HINTS):
+    # Without one of these nothing can match. Spelled out: a loop over them took a fifth of an
+    # import's time.
+    if (
+        "I " in text
+        or "I'" in text
+        or "I’" in text
+        or "As " in text
+        or "as " in text
+        or "y name" in text
+        or "all me" in text
+        or "his is" in text
+    ):
         for match in BY_NAME.finditer(text):
             near = text[match.end() : match.end() + NEAR]
             if match["shared"] is None or MACHINE.search(near):
