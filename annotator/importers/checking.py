@@ -36,15 +36,16 @@ def check(row: Row, options: Options, *, project_kind: str = PAIRWISE) -> list[t
             raise BadRow("empty-answer")
     _check_rest(row, limit)
     # Two images may well be equal: that is for the rater to see.
-    if any(reply.image for reply in row.replies):
-        return tasks
     if row.kind == PAIRWISE:
         for one, other in tasks:
             a, b = row.replies[one], row.replies[other]
-            if a.text == b.text and (a.generator == b.generator or not row.votes):
+            is_same = a.text == b.text and a.image is None and b.image is None
+            if is_same and (a.generator == b.generator or not row.votes):
                 raise BadRow("identical")
-    elif len({(reply.text, reply.generator) for reply in row.replies}) < len(row.replies):
-        raise BadRow("identical")
+    else:
+        texts = [(reply.text, reply.generator) for reply in row.replies if reply.image is None]
+        if len(set(texts)) < len(texts):
+            raise BadRow("identical")
     return tasks
 
 

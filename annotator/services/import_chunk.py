@@ -52,6 +52,7 @@ class Chunk:
         self.has_labels = bool(self.onto) or any(
             row.votes or row.verdicts for row, _tasks in self.rows
         )
+        self.has_golds = any(row.gold is not None for row, _tasks in self.rows)
         self.prompt_ids: dict[bytes, int] = {}
         self.old_prompts: set[int] = set()
         self.response_ids: dict[tuple[int, bytes], int] = {}

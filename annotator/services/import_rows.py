@@ -396,7 +396,7 @@ class Loader:
     def _golds(self, chunk: Chunk, old: set[bytes]) -> dict[bytes, str]:
         """Known answers of new tasks as fields; those of old ones wait in ``chunk.golds``."""
         golds: dict[bytes, str] = {}
-        for at, (row, tasks) in enumerate(chunk.rows):
+        for at, (row, tasks) in enumerate(chunk.rows if chunk.has_golds else ()):
             if row.gold is None or len(tasks) != 1:
                 continue
             key = chunk.task_hashes[(at, tasks[0])]
