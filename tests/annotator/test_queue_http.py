@@ -173,19 +173,17 @@ def test_every_kind_is_exact_with_golds_groups_and_qualification(kind: str, tmp_
     group = groups.create(project=project, name="Experts", by=None)
     tasks = [
         factories.task_of(project, kind, k, group_id=group.pk if number % 2 else 0)
-        for number in range(12)
+        for number in range(8)
     ]
     known = golds(project, kind, k, qualification=False) + golds(
         project, kind, k, qualification=True
     )
-    people = [factories.member(project) for _ in range(12)]
+    people = [factories.member(project) for _ in range(8)]
     own = [raters.for_member(project=project, user=person) for person in people]
-    groups.set_raters(group=group, raters=own[:8], by=None)
+    groups.set_raters(group=group, raters=own[:5], by=None)
     Rater.objects.filter(pk=own[0].pk).update(quota=2)
     Rater.objects.filter(pk=own[1].pk).update(daily_cap=1)
-    work_at_once(
-        project=project, people=people, say=say, kill_at=[30], log=tmp_path / "web.log"
-    )
+    work_at_once(project=project, people=people, say=say, kill_at=[20], log=tmp_path / "web.log")
     assert_exact(Task.objects.filter(pk__in=[task.pk for task in tasks]))
     for task in Task.objects.filter(pk__in=known):
         given = Judgment.objects.filter(task=task)
@@ -195,7 +193,7 @@ def test_every_kind_is_exact_with_golds_groups_and_qualification(kind: str, tmp_
     real = Judgment.objects.filter(task__in=tasks)
     assert real.filter(rater=own[0]).count() <= 2
     assert real.filter(rater=own[1]).count() <= 1
-    outside = real.filter(task__group_id=group.pk).exclude(rater__in=own[:8])
+    outside = real.filter(task__group_id=group.pk).exclude(rater__in=own[:5])
     assert not outside.exists(), "a group's tasks are its own"
     for rater in Rater.objects.filter(project=project):
         qualifying = Judgment.objects.filter(rater=rater, task__is_qualification=True)
