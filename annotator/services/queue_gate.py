@@ -95,9 +95,11 @@ GATE_SQL: Final = """
            (SELECT t.id FROM
                 (SELECT a.task_id FROM annotator_assignment a
                  WHERE a.rater_id = r.id AND a.state = 'expired'
-                 ORDER BY a.closed_at DESC LIMIT 1) gone
+                 ORDER BY a.closed_at DESC NULLS LAST LIMIT 1) gone
             JOIN annotator_task t ON t.id = gone.task_id
-            WHERE t.is_gold AND NOT t.is_qualification),
+            WHERE t.is_gold AND NOT t.is_qualification
+              AND (t.group_id = 0 OR t.group_id IN
+                   (SELECT g.group_id FROM annotator_group_raters g WHERE g.rater_id = r.id))),
            held.id, held.task_id, held.shown_order, held.expires_at,
            set_config('synchronous_commit', 'off', true)
     FROM annotator_rater r
