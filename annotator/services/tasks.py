@@ -219,7 +219,8 @@ def known_verdict(task: Task) -> tuple[dict[str, Any] | None, str]:
     decided = current.filter(kind=Judgment.Kind.ADJUDICATION).last()
     if decided is not None:
         return as_verdict(decided).as_gold(), ""
-    votes = [as_verdict(one) for one in current[:MAX_OVERLAP]]
+    # Whose votes count nowhere does not say what is right either.
+    votes = [as_verdict(one) for one in current.filter(rater__is_excluded=False)[:MAX_OVERLAP]]
     if len(votes) < 2:
         return None, NO_VERDICT
     first, of_kind = votes[0], kind(task.kind)
@@ -291,6 +292,8 @@ def follow_settings(
     """
     data: dict[str, Any] = {}
     large = is_large(project.pk)
+    if not large and {"overlap", "sampler"} & set(changed):
+        _lock_all(project.pk)
     if "overlap" in changed:
         was = before["overlap"]
         if large:
@@ -305,6 +308,15 @@ def follow_settings(
         else:
             queue.reorder(project.pk)
     return data
+
+
+def _lock_all(project_id: int) -> None:
+    """The caller's transaction goes through all chunks, and each locks raters after its tasks."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT FROM annotator_task WHERE project_id = %s ORDER BY id FOR NO KEY UPDATE",
+            [project_id],
+        )
 
 
 def _later(project: Project, title: str, config: dict[str, Any], by: User | None) -> int:

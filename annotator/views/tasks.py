@@ -6,7 +6,6 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -53,12 +52,12 @@ def change(request: HttpRequest, access: Access) -> HttpResponse:
     try:
         change = _change(request, access)
         if "all" in request.POST:
-            with transaction.atomic():
-                done = service.change_matching(
-                    project=access.project, chosen=chosen, change=change, by=request.user
-                )
-                if isinstance(done, Run):
-                    base.enqueue(done)
+            # In no transaction: each chunk is one, or tasks would be locked after raters.
+            done = service.change_matching(
+                project=access.project, chosen=chosen, change=change, by=request.user
+            )
+            if isinstance(done, Run):
+                base.enqueue(done)
         else:
             done = service.change(
                 project=access.project, task_ids=_ticked(request), change=change, by=request.user
