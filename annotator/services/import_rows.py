@@ -49,10 +49,32 @@ NAMED_TASKS: Final = """
     SELECT name, id, prompt_id, response_ids[1], response_ids[2]
     FROM import_task WHERE name = ANY(%s)
 """
+# Tasks that were here before and got a verdict or a known answer from this file.
+TOUCHED: Final = """
+    CREATE TEMPORARY TABLE import_touched (n bigserial, id bigint, gold text) ON COMMIT DROP
+"""
+TOUCH: Final = """
+    INSERT INTO import_touched (id, gold) SELECT * FROM unnest(%s::bigint[], %s::text[])
+"""
+# By id and at the very end: as everybody locks tasks, and nobody waits for a whole import.
+LOCK_TOUCHED: Final = """
+    SELECT count(*) FROM (
+        SELECT FROM annotator_task WHERE id IN (SELECT id FROM import_touched)
+        ORDER BY id FOR NO KEY UPDATE
+    ) locked
+"""
 SET_GOLDS: Final = """
     UPDATE annotator_task t SET gold = g.gold::jsonb
-    FROM unnest(%s::bigint[], %s::text[]) AS g (id, gold)
+    FROM (SELECT DISTINCT ON (id) id, gold FROM import_touched
+          WHERE gold IS NOT NULL ORDER BY id, n) g
     WHERE t.id = g.id AND t.gold IS NULL
+"""
+# Edges say for themselves whether they are of a gold or of a task that a reviewer settled.
+MARK_EDGES: Final = """
+    UPDATE annotator_preference p SET is_gold = t.is_gold, is_overruled = t.is_settled
+    FROM annotator_task t JOIN annotator_judgment j ON j.task_id = t.id
+    WHERE t.id IN (SELECT id FROM import_touched) AND (t.is_gold OR t.is_settled)
+      AND j.import_run_id = %s AND p.judgment_id = j.id
 """
 
 
@@ -81,6 +103,7 @@ class Loader:
         self._knows_tasks = False
         self._position = 0
         self._keeps_ids = False
+        self._touches = False
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"import-{run.pk}")
         self._writing: Future[None] | None = None
         self._sequences: dict[str, int] = {}
@@ -203,11 +226,28 @@ class Loader:
             self._place_responses(chunk)
             self._place_tasks(chunk)
         self._desk.place(chunk)
-        if chunk.golds:
-            self._cursor.execute(SET_GOLDS, list(map(list, zip(*chunk.golds, strict=True))))
-            self.counts.golds += self._cursor.rowcount
+        self._touch(chunk)
         self.counts.rows_known += chunk.rows_known()
         self._writing = self._writer.submit(self._write, chunk.lines)
+
+    def _touch(self, chunk: Chunk) -> None:
+        touched = [(pk, None) for pk in chunk.old_tasks if chunk.has_labels] + chunk.golds
+        if not touched:
+            return
+        if not self._touches:
+            self._cursor.execute(TOUCHED)
+            self._touches = True
+        self._cursor.execute(TOUCH, list(map(list, zip(*touched, strict=True))))
+
+    def settle(self) -> None:
+        """After the last row: what it means for tasks that were here before."""
+        self._wait()
+        if not self._touches:
+            return
+        self._cursor.execute(LOCK_TOUCHED)
+        self._cursor.execute(SET_GOLDS)
+        self.counts.golds += self._cursor.rowcount
+        self._cursor.execute(MARK_EDGES, [self._run])
 
     @property
     def options(self) -> ProjectSettings:

@@ -188,6 +188,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
                 loader.add(chunk)
                 reading.show()
             _refuse_if_bad(reading.tally, strict=config.get("strict", False))
+            loader.settle()
             result = _result(source, found, sample, options, reading.tally, loader, run, began)
             loader.record(result)
     for name in ("figures", "readiness"):  # pages shown right after count again
