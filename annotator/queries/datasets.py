@@ -102,7 +102,7 @@ FROM annotator_judgment j
 JOIN annotator_task t ON t.id = j.task_id JOIN annotator_prompt p ON p.id = t.prompt_id
 WHERE j.project_id = %(project)s AND j.is_current AND j.shown_order IS NOT NULL
   AND j.kind <> 'adjudication' AND NOT t.is_gold AND p.split = ANY(%(splits)s)
-  AND cardinality(j.ranks) = 2 AND j.ranks[1] <> j.ranks[2]
+  AND cardinality(j.ranks) = 2 AND j.ranks[1] <> j.ranks[2] AND 0 <> ALL(j.ranks)
   AND (%(all_raters)s OR j.rater_id = ANY(%(raters)s))
 """
 

@@ -282,7 +282,7 @@ DAILY_SQL: Final = """
 AGREEMENT_SQL: Final = """
     WITH people AS MATERIALIZED (
         SELECT id, kind = 'imported' AS imported FROM annotator_rater
-        WHERE project_id = ANY(%(ids)s) AND kind <> 'judge'
+        WHERE project_id = ANY(%(ids)s) AND kind <> 'judge' AND NOT is_excluded
     ), votes AS (
         SELECT v.project_id, v.prompt_id, v.a_id, v.b_id, v.outcome, people.imported
         FROM annotator_preference v JOIN people ON people.id = v.rater_id
