@@ -27,10 +27,9 @@ def create(*, project: Project, name: str, by: User | None) -> Group:
     if not name or len(name) > MAX_NAME:
         raise Invalid(f"A group has a name of 1 to {MAX_NAME} characters.")
     Project.objects.select_for_update(no_key=True).only("pk").get(pk=project.pk)
-    named = Group.objects.filter(project=project, person=None)
-    if named.filter(name=name).exists():
+    if Group.objects.filter(project=project, name=name).exists():
         raise Conflict(f"There is a group “{name}” already.")
-    if named.count() >= MAX_GROUPS:
+    if Group.objects.filter(project=project, person=None).count() >= MAX_GROUPS:
         raise Conflict("There are too many groups.", advice="Delete some first.")
     group = Group.objects.create(project=project, name=name)
     _note(project, by, "group.create", group)
@@ -62,7 +61,8 @@ def of_person(rater: Rater) -> Group:
     """The group that stands for this one person, made on first use."""
     group, is_new = Group.objects.get_or_create(
         person=rater,
-        defaults={"project_id": rater.project_id, "name": f"{rater.name[:60]} #{rater.pk}"},
+        # Two spaces: a name that ``create`` gives to no group.
+        defaults={"project_id": rater.project_id, "name": f"{rater.name[:55]}  #{rater.pk}"},
     )
     if is_new:
         group.raters.add(rater)
