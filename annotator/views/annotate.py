@@ -28,7 +28,7 @@ def annotate(request: HttpRequest, access: Access) -> HttpResponse:
     """The task this person holds, or the next one, or why there is none."""
     rater = raters.for_member(project=access.project, user=request.user)
     asked = request.GET.get("assignment", "")
-    if asked.isdecimal():
+    if asked.isascii() and asked.isdecimal() and len(asked) < 19:
         desk = _desk(access, rater, int(asked))
         if desk is not None:
             return _show(request, access, rater, desk)
