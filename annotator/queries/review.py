@@ -302,6 +302,8 @@ def _desk(task: Task) -> Desk:
 def _made_by(response: Response) -> str:
     parts = [response.generator] if response.generator else []
     parts += [f"{name} {value}" for name, value in sorted(response.sampling.items())[:4]]
+    if response.leak:
+        parts.append(f"names itself: {response.leak}")
     return ", ".join(part[:60] for part in parts)
 
 

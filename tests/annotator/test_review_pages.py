@@ -70,11 +70,11 @@ def test_page_shows_everybodys_words_escaped_and_the_generators(
 ) -> None:
     task = split_task(project)
     Response.objects.filter(pk=task.response_ids[0]).update(
-        generator="<i>gen-3</i>", sampling={"temperature": 0.7}
+        generator="<i>gen-3</i>", sampling={"temperature": 0.7}, leak="ChatGPT"
     )
     page = text(client, "review")
     assert "Disagreement 1 of 1" in page
-    assert "&lt;i&gt;gen-3&lt;/i&gt;, temperature 0.7" in page
+    assert "&lt;i&gt;gen-3&lt;/i&gt;, temperature 0.7, names itself: ChatGPT" in page
     assert "B &lt;b&gt;dates&lt;/b&gt; it." in page
     assert "1 × A much better, 1 × B better" in page
     assert '<span class="visually-hidden">A much better</span>' in page
