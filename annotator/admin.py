@@ -206,8 +206,12 @@ class TaskAdmin(TableAdmin):
     list_display = ("id", "project", "kind", "overlap", "judged", "free", "priority", "is_gold")
     list_select_related = ("project",)
     raw_id_fields = ("project", "prompt")
-    # Only the queue changes these, together: see services.queue.
-    readonly_fields = ("overlap", "judged", "free", "response_ids", "content_hash", "created_at")
+    # Only services change these, each with what hangs on it: places, edges, marks.
+    readonly_fields = (
+        *("overlap", "judged", "free", "priority", "position", "group_id"),
+        *("is_gold", "is_qualification", "gold", "is_settled"),
+        *("response_ids", "content_hash", "created_at"),
+    )
     search_fields = NUMBERS
 
 
@@ -241,6 +245,57 @@ class PreferenceAdmin(HistoryAdmin):
     list_display = ("id", "project", "task_id", "rater", "a_id", "b_id", "outcome", "strength")
     list_select_related = ("project", "rater")
     search_fields = NUMBERS
+
+
+@admin.register(models.Image)
+class ImageAdmin(HistoryAdmin):
+    list_display = ("id", "project", "width", "height", "size_bytes", "created_at")
+    list_select_related = ("project",)
+    search_fields = NUMBERS
+
+
+@admin.register(models.Group)
+class GroupAdmin(HistoryAdmin):
+    list_display = ("id", "project", "name", "person", "created_at")
+    list_select_related = ("project", "person")
+    search_fields = ("name__startswith",)
+
+
+@admin.register(models.Comment)
+class CommentAdmin(HistoryAdmin):
+    list_display = ("id", "project", "task_id", "author", "is_flag", "created_at", "resolved_at")
+    list_select_related = ("project", "author")
+    search_fields = NUMBERS
+    keys = ("pk", "task_id")
+
+
+@admin.register(models.Consensus)
+class ConsensusAdmin(HistoryAdmin):
+    list_display = ("task_id", "project", "aggregator", "posterior", "votes", "computed_at")
+    list_select_related = ("project",)
+    search_fields = NUMBERS
+
+
+@admin.register(models.ReviewItem)
+class ReviewItemAdmin(HistoryAdmin):
+    list_display = ("id", "project", "task_id", "reason", "severity", "decision", "closed_at")
+    list_select_related = ("project",)
+    search_fields = NUMBERS
+    keys = ("pk", "task_id")
+
+
+@admin.register(models.QualityReport)
+class QualityReportAdmin(HistoryAdmin):
+    list_display = ("id", "project", "run_id", "created_at")
+    list_select_related = ("project",)
+    search_fields = NUMBERS
+    keys = ("pk", "run_id")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        # The list shows no figures; a page of them would be megabytes.
+        one = request.resolver_match and request.resolver_match.kwargs.get("object_id")
+        rows = super().get_queryset(request)
+        return rows if one else rows.defer("figures")
 
 
 @admin.register(models.Run)

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from annotator import models
 from annotator.admin import COUNTED, HistoryAdmin
-from annotator.services import members, tokens
+from annotator.services import comments, groups, members, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -37,7 +37,8 @@ def fill(count: int) -> None:
         project = factories.project()
         owner = factories.member(project, models.Role.OWNER)
         rater = factories.rater(project)
-        factories.judgment(rater, factories.pairwise_task(project))
+        task = factories.pairwise_task(project)
+        factories.judgment(rater, task)
         run = models.Run.objects.create(
             project=project, kind="train", title="T", state="done", created_by=owner
         )
@@ -52,6 +53,22 @@ def fill(count: int) -> None:
         )
         members.invite(project=project, role=models.Role.OWNER, note="", places=1, days=1, by=owner)
         tokens.create(user=owner, name="t")
+        fill_feedback(project, task, rater, run)
+
+
+def fill_feedback(
+    project: models.Project, task: models.Task, rater: models.Rater, run: models.Run
+) -> None:
+    comments.comment(task=task, by=rater.user, text="Look.", is_flag=True)  # and a review item
+    groups.of_person(rater)
+    models.Image.objects.create(
+        project=project, digest=bytes(16), file="i", thumbnail="t", width=1, height=1, size_bytes=1
+    )
+    models.Consensus.objects.create(
+        task=task, project=project, aggregator="majority", ranks=[1, 2], posterior=1, votes=1,
+        computed_at=timezone.now(),
+    )  # fmt: skip
+    models.QualityReport.objects.create(project=project, run=run, figures={})
 
 
 def address(model: type, what: str, *args: object) -> str:
@@ -103,7 +120,9 @@ def test_search_for_a_number_uses_the_key(operator: Client) -> None:
 
 
 HISTORY = [models.Judgment, models.Preference, models.AuditEvent, models.DatasetVersion,
-           models.Assignment, models.RunPoint, models.ImportIssue]  # fmt: skip
+           models.Assignment, models.RunPoint, models.ImportIssue, models.Comment,
+           models.Consensus, models.Group, models.Image, models.ReviewItem,
+           models.QualityReport]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)
