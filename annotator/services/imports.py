@@ -23,7 +23,7 @@ from annotator.importers.sources import Source, open_source
 from annotator.importers.types import FIELDS, Options
 from annotator.models import AuditEvent, ImportIssue, Project, ProjectSettings, Run, User
 from annotator.queries import figures
-from annotator.services import images, runs
+from annotator.services import images, queue, runs
 from annotator.services.import_reading import Reading, Tally
 from annotator.services.import_rows import Loader
 from annotator.services.splits import splitter
@@ -162,6 +162,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
     """Do the import of a run and return its result; also what a killed one is asked again."""
     run = work.run
     if run.result.get("committed"):
+        _put_in_order(work)
         return run.result  # killed between the commit and its record
     config = run.config
     options = options_from(config.get("options", {}))
@@ -191,6 +192,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
             loader.settle()
             result = _result(source, found, sample, options, reading.tally, loader, run, began)
             loader.record(result)
+    _put_in_order(work)
     for name in ("figures", "readiness"):  # pages shown right after count again
         figures.forget(run.project_id, name)
     AuditEvent.objects.create(
@@ -201,6 +203,13 @@ def perform(work: runs.Work) -> dict[str, Any]:
         data={key: result[key] for key in ("prompts", "responses", "tasks", "judgments")},
     )
     return result
+
+
+def _put_in_order(work: runs.Work) -> None:
+    """New tasks stand at the end; an order other than the file's has a place for them."""
+    if work.run.project.options.sampler != "sequential":
+        work.stage("order", "Put in order")
+        queue.reorder(work.run.project_id)
 
 
 @contextmanager

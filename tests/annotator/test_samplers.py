@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from django.utils import timezone
 
@@ -9,6 +11,7 @@ from annotator.models import Consensus, Project, ProjectSettings, Rater, Role, R
 from annotator.samplers import SAMPLERS
 from annotator.services import judgments, projects, queue, queue_order, runs, tasks
 from tests import factories
+from tests.annotator.imported import jsonl, pair, read
 
 pytestmark = pytest.mark.django_db
 TASKS = 12
@@ -168,3 +171,14 @@ def test_run_stops_after_a_whole_chunk_and_goes_on_later(monkeypatch: pytest.Mon
     Run.objects.filter(pk=run.pk).update(state="running")
     assert tasks.perform(pen)["changed"] == TASKS - 5
     assert changed.count() == TASKS
+
+
+@pytest.mark.django_db(transaction=True)  # an import has a connection of its own
+def test_imported_tasks_take_their_place_in_the_order(tmp_path: Path) -> None:
+    project, _ = of("fewest-votes-first", overlap=3)
+    first = factories.rater(project)
+    drain(first)
+    read(project, jsonl(tmp_path / "more.jsonl", [pair(n) for n in range(3)]))
+    fresh = set(Task.objects.filter(project=project, judged=0).values_list("pk", flat=True))
+    assert len(fresh) == 3
+    assert set(drain(factories.rater(project))[:3]) == fresh, "nobody has judged them yet"
