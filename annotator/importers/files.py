@@ -26,6 +26,7 @@ MAX_DIRECTORY: Final = 128 * 1024**2  # bytes of a zip's list of contents: a mil
 BLOCK: Final = 1 << 20
 DATA_ENDINGS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TAIL: Final = 65_536 + 22 + 20  # the longest comment, the end record, the locator before it
+END64: Final = 56  # bytes of zip64's own end record, which stands before its locator
 DAMAGED: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
                   NotImplementedError, ValueError, struct.error)  # fmt: skip
 
@@ -161,7 +162,12 @@ def _check_directory(path: Path) -> None:
     if at < 0 or len(tail) < at + 22:
         raise Invalid("The zip archive is cut short.", advice="Nothing was imported.")
     length = struct.unpack_from("<I", tail, at + 12)[0]
-    if length == 0xFFFFFFFF:  # zip64: nearly all of the file may be its list of contents
-        length = size
+    # Where there is a locator, zipfile goes by zip64's record, whatever the other one says.
+    if at >= 20 and tail[at - 20 : at].startswith(b"PK\x06\x07"):
+        with path.open("rb") as file:
+            file.seek(max(0, size - len(tail) + at - 20 - END64))
+            record = file.read(END64)
+        if record.startswith(b"PK\x06\x06"):
+            length = struct.unpack_from("<Q", record, 40)[0]
     if length > MAX_DIRECTORY:
         raise Invalid("The zip archive holds too many files.", advice="Split it in parts.")

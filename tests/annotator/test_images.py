@@ -312,6 +312,19 @@ def archives(folder: Path) -> Iterator[tuple[str, Path, str]]:
     data[at + 12 : at + 16] = (files.MAX_DIRECTORY + 1).to_bytes(4, "little")
     many.write_bytes(data)
     yield "many", many, "too many files"
+    # The same in zip64's record, which is believed although the short one is harmless.
+    size = (files.MAX_DIRECTORY + 1).to_bytes(8, "little")
+    record = b"PK\x06\x06" + bytes(36) + size + bytes(8)
+    hidden = folder / "hidden.zip"
+    hidden.write_bytes(
+        two.read_bytes()[:at] + record + b"PK\x06\x07" + bytes(16) + two.read_bytes()[at:]
+    )
+    yield "hidden", hidden, "too many files"
+    long = folder / "long.zip"
+    with zipfile.ZipFile(long, "w") as archive:
+        for number in range(65_540):  # more than the short record can count
+            archive.writestr(str(number), b"")
+    yield "long", long, "without a data file"
 
 
 def test_unfit_archives_are_refused_whole(project: Project, tmp_path: Path) -> None:
