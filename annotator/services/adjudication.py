@@ -238,7 +238,8 @@ def _lock_assignments(task: Task, rater_ids: list[int]) -> list[Assignment]:
     """The assignments of these raters that a verdict was given on, locked by id."""
     found = [
         one
-        for one in Assignment.objects.select_for_update(no_key=True)
+        # Of the assignment alone: the rater joined to it is locked after the task.
+        for one in Assignment.objects.select_for_update(of=("self",), no_key=True)
         .filter(task=task, rater_id__in=rater_ids, rater__kind=Rater.Kind.HUMAN)
         .order_by("pk")
         if one.state != AssignmentState.SKIPPED
