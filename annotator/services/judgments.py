@@ -94,7 +94,7 @@ SUBMIT_SQL: Final = """
             sent_back_at = NULL, sent_back_note = ''
         WHERE id = %(assignment)s
     ), rater AS (  -- asks for the task's row, so that it is locked first (services.queue)
-        UPDATE annotator_rater SET judged = judged + 1
+        UPDATE annotator_rater SET judged = judged + 1, skipped = skipped - %(was_skipped)s::int
         WHERE id = %(rater)s AND (SELECT count(*) FROM task) >= 0
     )
     SELECT id FROM judgment
@@ -182,6 +182,8 @@ def _values(held: _Held, verdict: Verdict, *, rater: Rater, is_counted: bool) ->
         "prompt": held.prompt_id,
         "rater": rater.pk,
         "counted": is_counted,
+        # Skipped in one tab, judged in another.
+        "was_skipped": held.state == AssignmentState.SKIPPED,
         "ranks": verdict.ranks,
         "strength": verdict.strength,
         "both_bad": verdict.both_bad,
