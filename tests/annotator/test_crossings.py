@@ -209,6 +209,25 @@ def test_desk_opens_whatever_assignment_the_address_names(asked: str) -> None:
     assert client.get("/p/desk/annotate/", {"assignment": asked}).status_code == 200
 
 
+@pytest.mark.django_db
+def test_task_skipped_in_one_tab_and_judged_in_another_is_skipped_no_more() -> None:
+    project = factories.project()
+    factories.pairwise_task(project)
+    rater = factories.rater(project)
+    lease = claim(rater).lease
+    assert lease is not None
+    judgments.skip(assignment_id=lease.assignment_id, rater=rater, reason="")
+    done = judgments.answer(
+        assignment_id=lease.assignment_id,
+        rater=rater,
+        answers={"verdict": "a1"},
+        options=project.options,
+    )
+    assert done.is_counted
+    rater.refresh_from_db()
+    assert (rater.judged, rater.skipped) == (1, 0)
+
+
 # Locks ------------------------------------------------------------------------------------------
 
 
@@ -311,3 +330,21 @@ def test_another_try_locks_its_rater_after_all_its_tasks() -> None:
     ):
         assert _raters_are_free(project)
     assert set(Task.objects.values_list("judged", "free")) == {(0, 0)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sending_back_locks_its_rater_after_the_task() -> None:
+    project = factories.project()
+    task, rater = factories.pairwise_task(project), factories.rater(project)
+    reviewer = factories.member(project, Role.REVIEWER)
+    factories.judgment(rater, task, "a1")
+
+    def send() -> None:
+        adjudication.send_back(
+            task=task, rater_ids=[rater.pk], note="Again.", by=reviewer, options=project.options
+        )
+
+    with while_waiting_for(task, send):
+        assert _raters_are_free(project)
+    task.refresh_from_db()
+    assert (task.judged, task.free) == (0, 0)
