@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from django.core.cache import caches
 from django.db.models import F
 from django.utils import timezone
 
@@ -29,6 +30,15 @@ from annotator.models import (
 from annotator.services import judgments, raters
 
 _number = itertools.count(1)
+
+
+def forget_cached() -> None:
+    """Nothing cached is found from here on.
+
+    Not ``cache.clear()``: that flushes the Redis database, with the sessions and the queued jobs
+    of whatever test runs beside this one.
+    """
+    caches["default"].key_prefix += "-"
 
 
 def user(name: str = "", **fields: Any) -> User:

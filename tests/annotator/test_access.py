@@ -188,6 +188,7 @@ def test_roles_get_in_where_they_may(
             "dataset_download",
             "image",
             "member_change",
+            "member_remove",
             "review_item",
             "task",
             "rater_judgments",

@@ -428,9 +428,7 @@ def test_list_costs_the_same_for_many_projects(project: Project, alice: User) ->
             Run.objects.create(project=more, kind="export", title="E", state="running")
 
     def cost() -> int:
-        from django.core.cache import cache
-
-        cache.clear()
+        factories.forget_cached()
         with CaptureQueriesContext(connection) as found:
             assert client.get(url).status_code == 200
         return len(found)
