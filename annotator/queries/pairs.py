@@ -245,6 +245,7 @@ def decided_pairs(
         yield from (pair for pair in chunk if pair.votes >= max(min_votes, 1))
 
 
+# A verdict on a pair says something of it; a ranking, a rating or a checklist may leave pairs unsaid.
 UNVOTED: Final = """
 SELECT split, count(*) FROM (
     SELECT DISTINCT q.split, t.prompt_id, least(a.id, b.id), greatest(a.id, b.id)
@@ -252,7 +253,7 @@ SELECT split, count(*) FROM (
     JOIN annotator_prompt q ON q.id = t.prompt_id AND q.split = ANY(%(splits)s)
     CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS a (id, place)
     CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS b (id, place)
-    WHERE t.project_id = %(project)s AND t.judged = 0 AND a.place < b.place
+    WHERE t.project_id = %(project)s AND (t.judged = 0 OR t.kind <> 'pairwise') AND a.place < b.place
       AND NOT EXISTS (
         SELECT 1 FROM annotator_preference p
         WHERE p.project_id = t.project_id AND p.prompt_id = t.prompt_id

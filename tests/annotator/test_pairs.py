@@ -268,3 +268,13 @@ def test_pairs_nobody_voted_on_are_counted_once() -> None:
     ranking.response_ids = [one.pk, other.pk, third.pk]
     ranking.save()
     assert count_unvoted(project, EVERY_SPLIT) == {"train": 1 + 3}
+
+
+def test_pairs_that_a_verdict_says_nothing_of_are_counted() -> None:
+    project = factories.project()
+    prompt = factories.prompt(project)
+    checked = task_of(prompt, factories.response(prompt), factories.response(prompt))
+    # Both answers pass the same share of a checklist: a judgment, and no vote.
+    checked.kind, checked.judged = "checklist", 1
+    checked.save()
+    assert count_unvoted(project, EVERY_SPLIT) == {"train": 1}
