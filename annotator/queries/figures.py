@@ -286,7 +286,7 @@ AGREEMENT_SQL: Final = """
     ), votes AS (
         SELECT v.project_id, v.prompt_id, v.a_id, v.b_id, v.outcome, people.imported
         FROM annotator_preference v JOIN people ON people.id = v.rater_id
-        WHERE v.project_id = ANY(%(ids)s)
+        WHERE v.project_id = ANY(%(ids)s) AND NOT v.is_gold
           -- votes that a reviewer overruled are votes; what the reviewer decided is none
           AND v.judgment_id NOT IN (SELECT id FROM annotator_judgment
                                     WHERE kind = 'adjudication' AND is_current

@@ -223,6 +223,17 @@ def test_agreement_of_a_sample_reads_only_its_prompts(
     assert (found.low, found.high) == pytest.approx(wilson(5, 5))
 
 
+def test_agreement_leaves_golds_out(project: Project) -> None:
+    people = [factories.rater(project) for _ in range(2)]
+    add_votes(project, [[1, 1], [1, 1]], people)
+    Preference.objects.filter(project=project).update(is_gold=True)
+    assert count(project).agreement is None
+    add_votes(project, [[1, -1]], people)
+    found = count(project).agreement
+    assert found is not None
+    assert (found.share, found.pairs) == (0.0, 1)
+
+
 def test_agreement_leaves_judges_out_and_names_imported_raters(project: Project) -> None:
     person = factories.rater(project)
     judge = Rater.objects.create(project=project, kind=Rater.Kind.JUDGE, name="judge v1")
@@ -405,7 +416,7 @@ def test_page_costs_the_same_as_its_rows_double(project: Project, alice: User) -
         build(project, number=number)
 
     def cost() -> int:
-        cache.clear()
+        factories.forget_cached()
         with CaptureQueriesContext(connection) as found:
             assert client.get(url).status_code == 200
         return len(found)
