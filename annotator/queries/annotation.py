@@ -103,6 +103,11 @@ class Desk:
         left = (self.expires_at - timezone.now()) / timedelta(minutes=1)
         return max(0, int(left))
 
+    @property
+    def is_held_for_days(self) -> bool:
+        """As what a reviewer sent back is: minutes and a time of day would say nothing."""
+        return self.expires_at - timezone.now() > timedelta(days=1)
+
     @cached_property
     def earlier_line(self) -> str:
         first = next((turn for turn in self.earlier if turn.role == "user"), self.earlier[0])

@@ -23,6 +23,7 @@ from annotator.models import (
     Task,
 )
 from annotator.services import review
+from annotator.templatetags.touchstone import moment
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -139,6 +140,19 @@ def test_refused_decision_keeps_what_was_entered(project: Project, client: Clien
         assert act(client, task, "back", why="Again", back=back).status_code == 422
     item.refresh_from_db()
     assert item.closed_at is None
+
+
+def test_sent_back_task_says_until_which_day_it_is_held(project: Project, client: Client) -> None:
+    task = split_task(project)
+    rater = Rater.objects.filter(judgments__task=task).earliest("pk")
+    act(client, task, "back", why="Which date?", back=[rater.pk])
+    held = Assignment.objects.get(task=task, rater=rater)
+    assert rater.user is not None
+    client.force_login(rater.user)
+    page = client.get(reverse("annotate", args=["court"])).content.decode()
+    assert "Which date?" in page
+    assert f"Held for you until {moment(held.expires_at)}" in page
+    assert "min left" not in page
 
 
 def test_every_action_of_the_dock_does_what_it_says(project: Project, client: Client) -> None:
