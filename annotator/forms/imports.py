@@ -42,7 +42,7 @@ class ImportForm(forms.Form):
     file = forms.FileField(
         label="File",
         max_length=1000,
-        help_text="JSON Lines, JSON, CSV, TSV or Parquet, plain or gzipped.",
+        help_text="JSON Lines, JSON, CSV, TSV or Parquet, plain or gzipped; or a zip of one such file and its images.",
         error_messages={"required": "Choose a file.", "empty": "The file is empty."},
     )
     format = forms.ChoiceField(

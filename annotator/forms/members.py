@@ -23,7 +23,7 @@ class InviteForm(forms.Form):
     role = forms.ChoiceField(
         choices=[
             (Role.ANNOTATOR, "Annotator: judges tasks"),
-            (Role.REVIEWER, "Reviewer: also sees judgments and runs"),
+            (Role.REVIEWER, "Reviewer: also sees judgments and runs, and decides what is in doubt"),
             (Role.OWNER, "Owner: may do everything"),
         ],
         initial=Role.ANNOTATOR,
