@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest
+from django.urls import reverse
 from ninja import Field, Router, Schema, Status
 
 from annotator.forms.judgments import read_answers
@@ -15,17 +16,41 @@ from annotator.models import Assignment, Project, Prompt, Rater, Response, Role,
 from annotator.queries.access import access_or_404
 from annotator.services import judgments, queue, raters
 
+# Settings that a verdict depends on. How work is handed out, golds above all, is not among them.
+ASKED: Final = {
+    "steps",
+    "allow_tie",
+    "allow_both_bad",
+    "rationale",
+    "reasons",
+    "attributes",
+    "rating_low",
+    "rating_high",
+    "criteria",
+    "failures",
+    "allow_not_applicable",
+}
+
 router = Router(tags=["queue"])
 
 
 class TaskOut(Schema):
-    """A task held for the token's person. ``responses`` stand in the order to be shown."""
+    """A task held for the token's person. ``responses`` stand in the order to be shown.
+
+    ``images`` are the addresses of theirs, in the same order, null for a response without one;
+    ``source`` and ``mask`` are what images were edited from. The token opens them. ``asked`` is
+    what a verdict of this project is made of: scale, attributes, criteria.
+    """
 
     assignment: int
     kind: str
     expires_at: datetime
     messages: list[dict[str, Any]]
     responses: list[str]
+    images: list[str | None]
+    source: str | None
+    mask: str | None
+    asked: dict[str, Any]
     draft: dict[str, Any] | None
 
 
@@ -84,21 +109,31 @@ def claim(request: HttpRequest, slug: str) -> dict[str, Any]:
     found = queue.claim(project=project, rater=rater)
     why = found.withheld
     return {
-        "task": _task(found.lease.assignment_id) if found.lease else None,
+        "task": _task(found.lease.assignment_id, project) if found.lease else None,
         "reason": {"key": why.key, "message": f"{why.title}. {why.text}".strip()} if why else None,
     }
 
 
-def _task(assignment_id: int) -> dict[str, Any]:
+def _task(assignment_id: int, project: Project) -> dict[str, Any]:
     held = Assignment.objects.get(pk=assignment_id)
     task = Task.objects.get(pk=held.task_id)
-    texts = dict(Response.objects.filter(pk__in=task.response_ids).values_list("pk", "text"))
+    prompt = Prompt.objects.get(pk=task.prompt_id)
+    found = Response.objects.in_bulk(task.response_ids)
+    shown = [found[task.response_ids[place]] for place in held.shown_order]
+
+    def address(image_id: int | None) -> str | None:
+        return image_id and reverse("image", args=[project.slug, image_id, "full"])
+
     return {
         "assignment": held.pk,
         "kind": task.kind,
         "expires_at": held.expires_at,
-        "messages": Prompt.objects.values_list("messages", flat=True).get(pk=task.prompt_id),
-        "responses": [texts[task.response_ids[place]] for place in held.shown_order],
+        "messages": prompt.messages,
+        "responses": [response.text for response in shown],
+        "images": [address(response.image_id) for response in shown],
+        "source": address(prompt.source_image_id),
+        "mask": address(prompt.mask_image_id),
+        "asked": project.options.model_dump(include=ASKED),
         "draft": held.draft,
     }
 
@@ -142,4 +177,4 @@ def undo(request: HttpRequest, slug: str) -> dict[str, Any]:
     """Reopen the last task judged or skipped, with its answers as the draft."""
     project, rater = _rater(request, slug)
     reopened = judgments.undo(rater=rater, options=project.options)
-    return {"task": _task(reopened.pk)}
+    return {"task": _task(reopened.pk, project)}

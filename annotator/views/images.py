@@ -12,13 +12,14 @@ from django.views.decorators.http import require_safe
 
 from annotator import pictures
 from annotator.models import Image, Role
-from annotator.views.helpers import Access, project_page
+from annotator.views.helpers import Access, project_page, token_or_session
 
 SIZES: Final = ("full", "thumb")
 # An image never changes under its number, so a browser need not ask again for a year.
 CACHE: Final = "private, max-age=31536000, immutable"
 
 
+@token_or_session
 @project_page(Role.ANNOTATOR)
 @require_safe
 def image(request: HttpRequest, access: Access, image_id: int, size: str) -> HttpResponseBase:

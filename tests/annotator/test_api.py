@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 from django.test import Client
+from PIL import Image as Pillow
 
-from annotator.models import Assignment, Judgment, Role
-from annotator.services import runs, tokens
+from annotator.models import Assignment, Judgment, Response, Role
+from annotator.services import images, runs, tokens
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -130,3 +132,25 @@ def test_unknown_address_answers_in_json(method: str) -> None:
     assert answer.status_code == 404
     assert answer["content-type"].startswith("application/json")
     assert "openapi.json" in answer.json()["detail"]
+
+
+def test_image_task_comes_with_addresses_the_token_opens(settings: Any) -> None:
+    project = factories.project("api", settings={"steps": 3})
+    task = factories.pairwise_task(project)
+    for shade, pk in enumerate(task.response_ids):
+        file = io.BytesIO()
+        Pillow.new("RGB", (8, 8), (shade * 90, 0, 0)).save(file, "PNG")
+        image = images.ingest(project=project, data=file.getvalue())
+        Response.objects.filter(pk=pk).update(image=image, text="")
+    person = factories.member(project)
+    held = caller(person)("POST", "/projects/api/tasks/claim")[1]["task"]
+    shown = [task.response_ids[place] for place in Assignment.objects.get().shown_order]
+    assert held["asked"]["steps"] == 3
+    assert "gold_rate" not in held["asked"]
+    for pk, address in zip(shown, held["images"], strict=True):
+        assert f"/images/{Response.objects.get(pk=pk).image_id}/" in address
+        secret = tokens.create(user=person, name="robot")[1]
+        opened = Client().get(address, headers={"Authorization": f"Bearer {secret}"})
+        assert (opened.status_code, opened["content-type"]) == (200, "image/webp")
+        assert b"".join(opened.streaming_content)
+        assert Client().get(address).status_code == 302, "not without it"
