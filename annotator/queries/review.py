@@ -308,15 +308,31 @@ def _made_by(response: Response) -> str:
 
 
 def _say_consensus(consensus: Consensus, task: Task, options: ProjectSettings) -> str:
-    """The consensus in words; of a rating, the order it puts the answers in."""
+    """The consensus in words; of a rating, its means and the order it puts the answers in."""
+    if task.kind == "rating" and len(task.response_ids) == 1 and consensus.ratings:
+        return _say_means(consensus.ratings)
     if task.kind in ("rating", "checklist", "ranking", "best-worst"):
         order = Verdict(ranks=consensus.ranks, strength=0)
-        return kind("ranking").say(order, options=options, shown_order=canonical_order(task))
+        said = kind("ranking").say(order, options=options, shown_order=canonical_order(task))
+        means = _say_means(consensus.ratings) if task.kind == "rating" and consensus.ratings else ""
+        return f"{said}; {means}" if means else said
     strength = 1 if len({rank for rank in consensus.ranks if rank}) > 1 else 0
     return kind(task.kind).say(
         Verdict(ranks=consensus.ranks, strength=strength),
         options=options,
         shown_order=canonical_order(task),
+    )
+
+
+def _say_means(ratings: dict[str, list[float | None]]) -> str:
+    """Means of each attribute: "helpfulness: A 3.2, B 2.5"."""
+    return "; ".join(
+        f"{name}: "
+        + ", ".join(
+            f"{label} {'–' if mean is None else f'{mean:.1f}'}"
+            for label, mean in zip(LABELS, means, strict=False)
+        )
+        for name, means in sorted(ratings.items())
     )
 
 

@@ -124,6 +124,20 @@ def test_deciding_goes_on_to_the_next_item_and_keeps_the_filter(
     assert "Decided: B better" in closed
 
 
+def test_consensus_of_ratings_is_said_in_their_means(project: Project, client: Client) -> None:
+    alone, both = split_task(project), split_task(project)
+    for task, keep, means in ((alone, 1, [3.26]), (both, 2, [3.26, None])):
+        Task.objects.filter(pk=task.pk).update(kind="rating", response_ids=task.response_ids[:keep])
+        Consensus.objects.filter(task=task).update(
+            ratings={"helpfulness": means}, ranks=[1, 2][:keep]
+        )
+        Judgment.objects.filter(task=task).update(
+            ranks=[1, 2][:keep], ratings={"helpfulness": [3, 2][:keep]}
+        )
+    assert "<b>helpfulness: A 3.3</b>" in text(client, "task", alone.pk)
+    assert "A, then B; helpfulness: A 3.3, B –</b>" in text(client, "task", both.pk)
+
+
 def test_refused_decision_keeps_what_was_entered(project: Project, client: Client) -> None:
     task = split_task(project)
     item = ReviewItem.objects.get()
