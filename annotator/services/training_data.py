@@ -49,6 +49,11 @@ def require_enough(*, train: int, test: int) -> None:
 
 def require_enough_in(project: Project) -> None:
     """``require_enough`` on counts a minute old, or on new ones where those do not suffice."""
+    if project.modality == Project.Modality.IMAGE:
+        raise Invalid(
+            "The answers of this project are images, and no backbone reads images yet.",
+            advice="Export the judgments, or train on a project of texts.",
+        )
     for look in (queries.readiness, queries.count):
         ready = look(project)
         if ready.is_enough:
