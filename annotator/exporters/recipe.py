@@ -17,7 +17,7 @@ SplitName = Literal["train", "validation", "test"]
 
 # Why a pair gave no row, in the order in which the reasons are tried: a pair is counted once.
 REASONS: Final = {
-    "no_votes": "nobody has voted on it",
+    "no_votes": "no verdict sets one beside the other",
     "unselected_votes": "voted on, but by none of the chosen raters",
     "control": "a control question: its answer was known beforehand",
     "few_votes": "fewer votes than asked for",
