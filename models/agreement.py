@@ -155,9 +155,13 @@ def measure(
     level: Level = "nominal",
     replicates: int = 1000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> Agreement:
     """A coefficient of all the ratings, with a 95 % bootstrap interval over units.
 
+    ``groups`` (n,), one code per rating, the same for all ratings of a unit, says which units
+    belong together, as the pairs of one ranking do: the interval is then over groups. It needs
+    ``Ratings``; the value is the same with and without.
     ``statistic``: "alpha", "fleiss", "percent", "percent pooled", or "cohen" where there are
     exactly two raters (``level`` "ordinal" and "interval" then mean linear and quadratic
     weights). Fixed by ``seed``. Where no two ratings differ, a bootstrap would claim certainty:
@@ -173,7 +177,9 @@ def measure(
         return measure_cohen(a, b, weights=weights, replicates=replicates, seed=seed)
     make = _formula(statistic, level)
     table = Table.of(data)
-    paired, table = len(table.times), table.merged()
+    paired, together = len(table.times), _groups(data, groups)
+    if together is None:
+        table = table.merged()
     value = _estimate(make, table)
     interval, method = _interval(
         make(table),
@@ -183,6 +189,7 @@ def measure(
         share=statistic.startswith("percent"),
         replicates=replicates,
         seed=seed,
+        groups=together,
     )
     n_units, n_raters = (len(codes_of(codes)[0]) for codes in (data.units, data.raters))
     return Agreement(
@@ -248,23 +255,44 @@ def _interval(
     share: bool,
     replicates: int,
     seed: int,
+    groups: Ints | None = None,
 ) -> tuple[Interval | None, str]:
     """The interval and the name of its method; ``share`` where the value is a percentage."""
     if replicates < 1:
         raise ValueError(f"replicates must be at least 1, not {replicates}")
     if value is None:
         return None, ""
-    units = int(times.sum())
+    units, what = int(times.sum()), "units"
+    if groups is not None:
+        units, what = int(groups.max(initial=-1)) + 1, "groups"
     if value == 1:
-        return wilson(units, units), "wilson on units"
-    found = coefficients.bootstrap(
-        coefficient, times, width=width, replicates=replicates, seed=seed
-    )
+        return wilson(units, units), f"wilson on {what}"
+    draw: dict[str, Any] = {"width": width, "replicates": replicates, "seed": seed}
+    if groups is None:
+        found = coefficients.bootstrap(coefficient, times, **draw)
+    else:
+        found = coefficients.bootstrap_groups(coefficient, groups, **draw)
     if found is not None and found[0] < found[1]:
-        return found, "bootstrap over units"
+        return found, f"bootstrap over {what}"
     if share:  # all units alike, or a single one
-        return wilson(value * units, units), "wilson on units"
+        return wilson(value * units, units), f"wilson on {what}"
     return None, ""
+
+
+def _groups(data: Ratings, groups: ArrayLike | None) -> Ints | None:
+    """The group of each row of ``Table.of``, codes from 0; None where each unit is its own."""
+    if groups is None:
+        return None
+    given = np.asarray(groups)
+    if given.shape != (len(data),):
+        raise ValueError(f"groups {given.shape} must be one per rating ({len(data)},)")
+    unit = codes_of(data.units)[1]
+    per_unit = np.bincount(unit)
+    first = np.unique(unit, return_index=True)[1]
+    if not np.array_equal(given[first][unit], given):
+        raise ValueError("the ratings of one unit are in several groups")
+    found, codes = np.unique(given[first][per_unit > 1], return_inverse=True)
+    return None if len(found) == len(codes) else codes.astype(np.int64)
 
 
 def _known_level(level: Level) -> Level:

@@ -166,8 +166,35 @@ def bootstrap(
         else:
             weights = rng.multinomial(units, times / units, size=size)
         values.append(coefficient(weights.astype(np.float64)))
-    found = np.concatenate(values)
-    found = found[~np.isnan(found)]
+    return _quantiles(np.concatenate(values), replicates=replicates, confidence=confidence)
+
+
+def bootstrap_groups(
+    coefficient: Coefficient,
+    groups: Ints,
+    *,
+    width: int,
+    replicates: int,
+    seed: int,
+    confidence: float = 0.95,
+) -> Interval | None:
+    """``bootstrap`` where units come in groups, drawn whole; groups (rows,) codes from 0.
+
+    The pairs of one ranking are not independent of each other: their ranking is the unit.
+    """
+    rng = np.random.default_rng(seed)
+    rows, size = len(groups), int(groups.max()) + 1
+    step = max(1, CELLS_AT_ONCE // max(rows, width))
+    values = []
+    for start in range(0, replicates, step):
+        drawn = (rng.integers(size, size=size) for _ in range(min(step, replicates - start)))
+        weights = np.stack([np.bincount(draw, minlength=size)[groups] for draw in drawn])
+        values.append(coefficient(weights.astype(np.float64)))
+    return _quantiles(np.concatenate(values), replicates=replicates, confidence=confidence)
+
+
+def _quantiles(values: Floats, *, replicates: int, confidence: float) -> Interval | None:
+    found = values[~np.isnan(values)]
     if len(found) < DEFINED * replicates:
         return None
     low, high = np.quantile(found, [0.5 - confidence / 2, 0.5 + confidence / 2])

@@ -34,7 +34,9 @@ class Votes:
     ``sides`` (2, n_items) are the codes of the responses a and b of each pair; without them the
     items are no pairs. ``gold`` (n_items,) holds known classes, UNKNOWN elsewhere: the posterior
     there is certain, and methods learn from it. Votes of ``excluded`` (n_raters,) count nowhere,
-    but their reliability is told all the same. Raises ValueError on codes out of range.
+    but their reliability is told all the same. ``groups`` (n_items,) says which items are judged
+    at once, as the pairs of one ranking are: intervals count a group once. Raises ValueError on
+    codes out of range.
     """
 
     items: Codes
@@ -46,6 +48,7 @@ class Votes:
     sides: Codes | None = None
     gold: Codes | None = None
     excluded: NDArray[np.bool_] | None = None
+    groups: Codes | None = None
 
     def __post_init__(self) -> None:
         sizes = {"items": self.n_items, "raters": self.n_raters, "labels": self.n_classes}
@@ -56,6 +59,8 @@ class Votes:
             object.__setattr__(self, name, as_codes(getattr(self, name), name, size))
         if self.sides is not None and np.shape(self.sides) != (2, self.n_items):
             raise ValueError(f"sides must be (2, {self.n_items}), not {np.shape(self.sides)}")
+        if self.groups is not None and np.shape(self.groups) != (self.n_items,):
+            raise ValueError(f"groups must be ({self.n_items},), not {np.shape(self.groups)}")
 
     def counted(self) -> tuple[Codes, Codes, Codes]:
         """Items, raters and labels of the votes that count."""
@@ -181,9 +186,18 @@ def reliability(votes: Votes, posterior: Floats) -> tuple[Floats, Floats, Floats
     share = np.minimum(share, 1.0)
     sampling = n * share * (1 - share)
     kept = np.divide(sampling, sampling + doubt, out=np.ones_like(n), where=sampling > 0)
-    effective = np.where(n > 0, n * kept, 0.0)
+    effective = np.where(n > 0, n * kept * _apart(votes, seen, n), 0.0)
     shares = wilson_shares(np.where(n > 0, share * effective, 0.0), effective)
     return share, shares.low, shares.high
+
+
+def _apart(votes: Votes, seen: NDArray[np.bool_], n: Floats) -> Floats:
+    """Groups per vote of each rater, (n_raters,): 1 where no two votes come from one group."""
+    if votes.groups is None:
+        return np.ones(len(n))
+    pairs = np.stack([votes.raters[seen], votes.groups[votes.items[seen]]])
+    groups = np.bincount(np.unique(pairs, axis=1)[0], minlength=len(n))
+    return np.divide(groups, n, out=np.ones(len(n)), where=n > 0)
 
 
 def accuracy(

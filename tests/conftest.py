@@ -8,11 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.conf import settings as django_settings
 from redis import Redis
 
 from annotator.celery import app
+
+# No example has to be quick: a machine under load is no fault of the code.
+hypothesis.settings.register_profile(
+    "touchstone", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("touchstone")
 
 # Keys of this process in the shared Redis: queues and caches; deleted when it ends.
 PREFIX = f"test-{uuid.uuid4().hex}-"

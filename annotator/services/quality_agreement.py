@@ -58,7 +58,10 @@ def line(name: str, opinions: Opinions, *, whole: bool = False) -> Figure:
     """One row of the table of agreement."""
     ratings = opinions.ratings()
     signed = opinions.ratings(signed=True)
-    n = {"replicates": 1000 if whole else REPLICATES}
+    n: dict[str, Any] = {
+        "replicates": 1000 if whole else REPLICATES,
+        "groups": opinions.tasks,
+    }
     ordered = {} if not whole else {
         "ordinal": of(measure(signed, level="ordinal", **n)),
         "interval": of(measure(signed, level="interval", **n)),

@@ -85,7 +85,13 @@ class Opinions:
             sides=None if self.sides is None else _codes(self.sides),
             gold=self.certain if known else None,
             excluded=excluded,
+            groups=self.item_tasks,
         )
+
+    @property
+    def tasks(self) -> Codes:
+        """The task of each opinion: what a person judged at once is one for every interval."""
+        return self.item_tasks[self.items]
 
     def ratings(self, *, signed: bool = False) -> Ratings:
         """For models.agreement."""

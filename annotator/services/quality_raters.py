@@ -24,6 +24,8 @@ WIDE: Final = 0.3
 SURE: Final = 0.99  # of a preference for a place: with ten raters one in twenty is nothing
 LOW: Final = 0.6
 ENOUGH_REPEATS: Final = 10
+FEWEST: Final = 5  # opinions from which a reliability is told at all
+COMPARING: Final = [KIND_KEYS.index(key) for key in ("pairwise", "ranking")]
 
 
 def slices(said: Said, main: Opinions, scale: Figure) -> dict[str, Figure]:
@@ -80,6 +82,8 @@ def _columns(said: Said, mask: NDArray[np.bool_], rows: Opinions) -> dict[str, A
 
     pooled = pool(said, rows)
     golds = count(work.hit == 1), count(work.hit == 0)
+    # A rating of one answer, or a checklist, is level without anybody having called it a tie.
+    compares = np.isin(said.tasks.kinds[work.tasks], COMPARING)
     timed = mask & (work.active_ms != NEVER)
     return {
         "others": with_others(said, rows),
@@ -89,7 +93,7 @@ def _columns(said: Said, mask: NDArray[np.bool_], rows: Opinions) -> dict[str, A
         "gold_counts": golds,
         "first": position_bias(count(work.first > 0), count(work.first != 0)),
         "biased": position_bias(count(work.first > 0), count(work.first != 0), SURE).is_biased,
-        "ties": wilson_shares(count(work.is_tie), np.bincount(raters, minlength=size)),
+        "ties": wilson_shares(count(work.is_tie & compares), count(compares)),
         "speed": speed(work.raters[timed], work.active_ms[timed], n_raters=size),
         "repeats": repeats(said, rows),
     }
@@ -119,8 +123,20 @@ def with_others(said: Said, rows: Opinions) -> tuple[Any, Any, Any, Any]:
     seen = others > 0
     hits = np.bincount(rows.raters[seen], weights=same[seen] / others[seen], minlength=size)
     n = np.bincount(rows.raters[seen], minlength=size)
-    shares = wilson_shares(np.minimum(hits, n), n)
+    shares = by_task(np.minimum(hits, n), n, rows, seen)
     return shares.share, shares.low, shares.high, n
+
+
+def by_task(hits: Any, n: Codes, rows: Opinions, seen: NDArray[np.bool_]) -> Any:
+    """Shares hits / n (raters,) whose intervals count a task once.
+
+    The pairs of one ranking come from one judgment: as many cases as there are tasks is the
+    careful number, and exact where a task is one item.
+    """
+    pairs = np.unique(np.stack([rows.raters[seen], rows.tasks[seen]]), axis=1)
+    tasks = np.bincount(pairs[0], minlength=len(n))
+    share = np.divide(hits, n, out=np.zeros(len(n)), where=n > 0)
+    return wilson_shares(share * tasks, tasks)
 
 
 def with_consensus(said: Said, rows: Opinions, pooled: Pooled) -> tuple[Any, Any, Any, Any]:
@@ -134,7 +150,7 @@ def with_consensus(said: Said, rows: Opinions, pooled: Pooled) -> tuple[Any, Any
     right = pooled.labels[rows.items] == rows.labels
     hits = np.bincount(rows.raters[told & right], minlength=size)
     n = np.bincount(rows.raters[told], minlength=size)
-    shares = wilson_shares(hits, n)
+    shares = by_task(hits, n, rows, told)
     return shares.share, shares.low, shares.high, n
 
 
@@ -168,7 +184,9 @@ def _row(said: Said, code: int, columns: dict[str, Any], n: int, scale: Figure) 
         "judgments": n,
         "others": estimate(others[0][code], others[1][code], others[2][code], n=int(others[3][code])),
         "consensus": estimate(told[0][code], told[1][code], told[2][code], n=int(told[3][code])),
-        "reliability": estimate(*(column[code] for column in columns["reliability"])),
+        "reliability": estimate(
+            *(column[code] if told[3][code] >= FEWEST else None for column in columns["reliability"])
+        ),
         "scale": scale.get(str(people.ids[code])),
         "first": estimate(first.share[code], first.low[code], first.high[code], n=int(first.n[code])),
         "ties": estimate(ties.share[code], ties.low[code], ties.high[code], n=int(ties.n[code])),
@@ -215,8 +233,8 @@ def _headline(said: Said, mask: NDArray[np.bool_], rows: Opinions) -> Figure:
     times = work.active_ms[mine & (work.active_ms != NEVER)]
     quarters = np.quantile(times, [0.25, 0.5, 0.75]) if len(times) else [None] * 3
     return {
-        "alpha": agreement.of(measure(ratings)),
-        "percent": agreement.of(measure(ratings, statistic="percent")),
+        "alpha": agreement.of(measure(ratings, groups=counted.tasks)),
+        "percent": agreement.of(measure(ratings, statistic="percent", groups=counted.tasks)),
         "first": _share(first, asked),
         "gold": _share(hits, golds),
         "time": estimate(quarters[1], quarters[0], quarters[2], n=len(times)),

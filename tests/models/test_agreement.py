@@ -550,3 +550,34 @@ def test_translation_penalties_agree_as_known(data_dir, pair, expected):
     table = rows(data_dir / f"wmt_mqm_sxs/{pair}_scores_by_rater.csv")
     rated = ratings(table, ("doc", "seg", "system"), "rater", "mqm_penalty")
     assert krippendorff_alpha(rated, "interval") == pytest.approx(expected, abs=5e-5)
+
+
+def test_interval_over_groups_covers_where_units_of_a_group_go_together() -> None:
+    """Six pairs of one ranking agree or differ together: 40 rankings, not 240 units."""
+    truth, covered, covered_by_units = 0.7, 0, 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        agree = np.repeat(rng.random(40) < truth, 6)  # of each unit, the same within a ranking
+        units = np.repeat(np.arange(240), 2)
+        values = np.stack([np.zeros(240), np.where(agree, 0.0, 1.0)], axis=1).ravel()
+        data = Ratings(units, np.tile([0, 1], 240), values)
+        grouped = measure(data, statistic="percent", replicates=300, groups=units // 6)
+        plain = measure(data, statistic="percent", replicates=300)
+        assert grouped.value == plain.value
+        low, high = grouped.interval or (1.0, 0.0)
+        covered += low <= truth <= high
+        low, high = plain.interval or (1.0, 0.0)
+        covered_by_units += low <= truth <= high
+    assert covered >= 52, "a nominal 95 % interval, 60 worlds"
+    assert covered_by_units < 45, "which units taken for independent do not reach"
+
+
+def test_groups_of_single_units_change_nothing_and_split_units_are_refused() -> None:
+    units = np.repeat(np.arange(30), 2)
+    values = np.random.default_rng(1).integers(0, 2, 60).astype(float)
+    data = Ratings(units, np.tile([0, 1], 30), values)
+    assert measure(data, groups=units) == measure(data)
+    with pytest.raises(ValueError, match="several groups"):
+        measure(data, groups=np.arange(60))
+    with pytest.raises(ValueError, match="one per rating"):
+        measure(data, groups=np.arange(30))

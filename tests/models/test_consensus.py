@@ -171,3 +171,13 @@ def test_posteriors_are_chances_whatever_was_said(rows: list[tuple[int, int, int
         np.testing.assert_allclose(found.posterior.sum(axis=1), 1)
         assert (found.posterior >= 0).all()
         assert (found.low <= found.high).all()
+
+
+def test_reliability_counts_what_was_judged_at_once_as_one_case() -> None:
+    items = np.repeat(np.arange(12), 3)
+    raters = np.tile(np.arange(3), 12)
+    labels = np.where(raters == 2, 1, 0)
+    alone = majority(Votes(items, raters, labels, 12, 3))
+    together = majority(Votes(items, raters, labels, 12, 3, groups=np.arange(12) // 6))
+    assert together.reliability == pytest.approx(alone.reliability)
+    assert (together.high - together.low > alone.high - alone.low + 0.1).all()
