@@ -13,7 +13,7 @@ NOT_RANKED: Final = "0"
 TENTH_KEY: Final = "t"  # no digit is left for the tenth place
 
 # An order nobody touched looks like a verdict and is none: it is asked about, once.
-LEFT_AS_SHOWN: Final = "You left the order as it was shown: is that your ranking?"
+LEFT_AS_SHOWN: Final = "This is the order in which they were shown: is it your ranking?"
 IF_SO: Final = "If it is, save again. If not, change the places first."
 BOTH_SAID: Final = (
     "You ticked that the answers cannot be ranked and gave places too: take one of them back."

@@ -65,6 +65,9 @@ def decide(
     by = _user(rater)
     order = canonical_order(task)
     of_kind = kind(task.kind)
+    if any(place for name, place in answers.items() if name.startswith("place-")):
+        # Reviewers see canonical order, unshuffled: places they gave are no order left as shown.
+        answers = {**answers, "as_shown": "on"}
     verdict = of_kind.read(answers, options=review_options(options), shown_order=order)
     verdict.check(responses=len(order))
     _withdraw(task)

@@ -475,3 +475,15 @@ def test_undoing_an_import_takes_what_was_computed_and_keeps_what_people_said() 
     assert set(Task.objects.values_list("pk", flat=True)) == {remarked.pk, settled.pk}
     assert not ReviewItem.objects.filter(task_id=gone.pk).exists()
     assert not Consensus.objects.filter(task_id=gone.pk).exists()
+
+
+def test_reviewer_who_gives_places_is_not_asked_about_the_order() -> None:
+    project = factories.project()
+    task = factories.ranking_task(project, k=3)
+    reviewer = factories.rater(project, Role.REVIEWER)
+    options = project.options
+    with pytest.raises(Unfit):
+        adjudication.decide(task=task, rater=reviewer, answers={}, options=options)
+    places = {"place-A": "1", "place-B": "2", "place-C": "3"}
+    adjudication.decide(task=task, rater=reviewer, answers=places, options=options)
+    assert Judgment.objects.get(task=task).ranks == [1, 2, 3]

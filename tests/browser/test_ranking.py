@@ -177,7 +177,9 @@ def test_order_left_as_shown_is_asked_about_once(open_page: OpenPage) -> None:
     shown = [text_of(page, label) for label in "ABCD"]
     press(page, "Enter")
     question = refused(page)
-    expect(question).to_contain_text("You left the order as it was shown: is that your ranking?")
+    expect(question).to_contain_text(
+        "This is the order in which they were shown: is it your ranking?"
+    )
     expect(question).to_be_focused()
     expect_list(page, "1 A | 2 B | 3 C | 4 D")
     assert not Judgment.objects.exists()
