@@ -28,6 +28,7 @@ from annotator.models import (
 from annotator.queries.annotation import Answer, Desk, Turn, answer_of, pictures_of, turns_of
 from annotator.queries.task_history import Remark, remarks, say
 from annotator.rendering import render_messages
+from models.aggregators import AGGREGATORS
 
 # A key of ReviewItem.reason -> what a page calls it, the most pressing first.
 REASONS: Final = {
@@ -188,6 +189,7 @@ class Case:
     decision_said: str
     consensus: Consensus | None
     consensus_said: str
+    consensus_by: str  # its aggregator, or a decision, in words
     items: list[ReviewItem]
     remarks: list[Remark]
 
@@ -244,6 +246,7 @@ def case(task: Task, *, options: ProjectSettings, viewer: User) -> Case:
         decision_said=say(decision, task, options) if decision else "",
         consensus=consensus,
         consensus_said=_say_consensus(consensus, task, options) if consensus else "",
+        consensus_by=_named(consensus.aggregator) if consensus else "",
         items=list(
             task.review_items.filter(closed_at__isnull=True).order_by("-severity", "pk")[:20]
         ),
@@ -305,6 +308,12 @@ def _made_by(response: Response) -> str:
     if response.leak:
         parts.append(f"names itself: {response.leak}")
     return ", ".join(part[:60] for part in parts)
+
+
+def _named(aggregator: str) -> str:
+    """An aggregator in words; what is none of the table is a reviewer's decision."""
+    method = AGGREGATORS.get(aggregator)
+    return method.label if method else "decision"
 
 
 def _say_consensus(consensus: Consensus, task: Task, options: ProjectSettings) -> str:

@@ -298,7 +298,7 @@ def _chart(case: review.Case) -> DotChart | None:
     if case.consensus is not None and case.consensus.pairs:
         *_, p_tie, p_b = case.consensus.pairs[0]
         weighted = p_b + p_tie / 2
-        dots.append(Dot(case.consensus.aggregator, weighted, style=1, count=case.consensus.votes))
+        dots.append(Dot(case.consensus_by, weighted, style=1, count=case.consensus.votes))
     said = formats.percent(for_b / len(votes), digits=0)
     return dots_with_intervals(
         dots,
