@@ -270,7 +270,7 @@ def test_works_without_javascript(open_page: OpenPage) -> None:
     expect(page.locator(".moves").first).to_be_hidden()
     save = page.get_by_role("button", name="Save and next")
     save.click()
-    expect(refused(page)).to_contain_text("is that your ranking?")
+    expect(refused(page)).to_contain_text("is it your ranking?")
     expect_list(page, "1 A | 2 B | 3 C | 4 D")
     for label, place in zip("ABCD", ("2", "1", "2", "0"), strict=True):
         page.locator(f"[name=place-{label}][value='{place}']").check()
