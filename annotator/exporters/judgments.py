@@ -14,13 +14,13 @@ from typing import Any, Final, Literal
 import orjson
 import psycopg
 from psycopg.rows import TupleRow
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from annotator.exporters.files import Row, RowFile, open_file
-from annotator.exporters.recipe import SPLITS, Container, Ledger, SplitName
+from annotator.exporters.recipe import SPLITS, Container, Ledger, SplitName, WhoseVotes
 from annotator.models import Project
 from annotator.queries.datasets import RaterVotes, pseudonym
-from annotator.queries.pairs import Selection, rater_ids
+from annotator.queries.pairs import rater_ids
 
 CHUNK: Final = 1_000  # judgments fetched at a time
 _cursors = count(1)
@@ -118,7 +118,7 @@ RESPONSES: Final = """
 """
 
 
-class Options(BaseModel):
+class Options(WhoseVotes):
     """What a ``judgments`` export can be told."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -147,16 +147,6 @@ class Options(BaseModel):
         title="Splits",
         description="Each is a file of its own.",
     )
-
-    @model_validator(mode="after")
-    def _names_fit(self) -> Options:
-        if (self.raters == "named") != bool(self.rater_names):
-            raise ValueError("names go with raters=named, and raters=named needs names")
-        return self
-
-    def selection(self) -> Selection:
-        splits = tuple(split for split in SPLITS if split in self.splits)
-        return Selection(self.raters, tuple(self.rater_names), splits)
 
 
 class Facts:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from annotator.queries.pairs import Pair, Selection
+from annotator.queries.pairs import Pair, Raters, Selection
 
 SPLITS: Final = ("train", "validation", "test")
 Container = Literal["jsonl", "jsonl.gz", "parquet"]
@@ -34,7 +34,29 @@ REASONS: Final = {
 }
 
 
-class ExportOptions(BaseModel):
+class WhoseVotes(BaseModel):
+    """What options share that choose raters by ``raters`` and ``rater_names``, and ``splits``.
+
+    The fields stay with each, which words them for what it writes.
+    """
+
+    if TYPE_CHECKING:
+        raters: Raters
+        rater_names: list[str]
+        splits: list[SplitName]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        if (self.raters == "named") != bool(self.rater_names):
+            raise ValueError("names go with raters=named, and raters=named needs names")
+        return self
+
+    def selection(self) -> Selection:
+        splits = tuple(split for split in SPLITS if split in self.splits)
+        return Selection(self.raters, tuple(self.rater_names), splits)
+
+
+class ExportOptions(WhoseVotes):
     """The recipe. The same for every format; formats add their own on top."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,16 +103,6 @@ class ExportOptions(BaseModel):
         title="Splits",
         description="Each is a file of its own.",
     )
-
-    @model_validator(mode="after")
-    def _names_fit(self) -> ExportOptions:
-        if (self.raters == "named") != bool(self.rater_names):
-            raise ValueError("names go with raters=named, and raters=named needs names")
-        return self
-
-    def selection(self) -> Selection:
-        splits = tuple(split for split in SPLITS if split in self.splits)
-        return Selection(self.raters, tuple(self.rater_names), splits)
 
 
 def fate_of_votes(pair: Pair, options: ExportOptions) -> str:

@@ -315,7 +315,3 @@ class Group:
     fields: list[forms.BoundField]
     is_open: bool
     matters: bool
-
-    @property
-    def has_errors(self) -> bool:
-        return any(field.errors for field in self.fields)

@@ -23,7 +23,7 @@ from typing import Any, Final
 from django.db import transaction
 from django.utils import timezone
 
-from annotator.errors import Conflict, Invalid, NotFound
+from annotator.errors import Conflict, Invalid
 from annotator.kinds.base import Answers, canonical_order, from_gold, kind, review_options
 from annotator.kinds.verdict import Verdict, as_verdict
 from annotator.models import (
@@ -279,11 +279,3 @@ def _cleaned(note: str) -> str:
     if len(note) > MAX_NOTE:
         raise Invalid(f"Keep the note under {MAX_NOTE:,} characters.")
     return note
-
-
-def find_task(*, project_id: int, task_id: int) -> Task:
-    """A task of this project. Raises NotFound."""
-    task = Task.objects.filter(project_id=project_id, pk=task_id).first()
-    if task is None:
-        raise NotFound("There is no such task in this project.")
-    return task
