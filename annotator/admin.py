@@ -364,3 +364,69 @@ class AuditEventAdmin(HistoryAdmin):
     list_display = ("id", "at", "project", "actor", "verb", "subject")
     list_select_related = ("project", "actor")
     search_fields = ("verb__startswith", "actor__email__startswith", "project__slug__startswith")
+
+
+@admin.register(models.Endpoint)
+class EndpointAdmin(TableAdmin):
+    """The key is neither shown nor set here: what is read is what its owner may read."""
+
+    list_display = ("id", "project", "name", "base_url", "is_simulated", "created_at")
+    list_select_related = ("project",)
+    raw_id_fields = ("project",)
+    exclude = ("secret",)
+    readonly_fields = ("secret_set_at", "created_at")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(models.Judge)
+class JudgeAdmin(HistoryAdmin):
+    list_display = ("id", "project", "name", "version", "kind", "model", "created_at")
+    list_select_related = ("project",)
+
+
+@admin.register(models.LlmCall)
+class LlmCallAdmin(HistoryAdmin):
+    list_display = ("id", "project_id", "model", "tokens_in", "tokens_out", "cost", "created_at")
+    search_fields = NUMBERS
+    keys = ("project_id", "endpoint_id", "run_id")
+
+
+@admin.register(models.JudgeAnswer)
+class JudgeAnswerAdmin(HistoryAdmin):
+    list_display = ("id", "judge_id", "task_id", "model", "error")
+    search_fields = NUMBERS
+    keys = ("judge_id", "task_id", "run_id")
+
+
+@admin.register(models.JudgeOutcome)
+class JudgeOutcomeAdmin(HistoryAdmin):
+    list_display = ("id", "judge_id", "task_id", "confidence", "error", "at")
+    search_fields = NUMBERS
+    keys = ("judge_id", "task_id", "run_id", "judgment_id")
+
+
+@admin.register(models.JudgeReport)
+class JudgeReportAdmin(HistoryAdmin):
+    list_display = ("id", "judge", "created_at")
+    list_select_related = ("judge",)
+
+
+@admin.register(models.Battery)
+class BatteryAdmin(HistoryAdmin):
+    list_display = ("id", "judge", "limit", "is_passed", "created_at")
+    list_select_related = ("judge",)
+
+
+@admin.register(models.AcceptRule)
+class AcceptRuleAdmin(HistoryAdmin):
+    list_display = ("id", "judge", "limit", "is_on", "changed_at")
+    list_select_related = ("judge",)
+
+
+@admin.register(models.Acceptance)
+class AcceptanceAdmin(HistoryAdmin):
+    list_display = ("id", "task_id", "judge_id", "confidence", "is_audit", "accepted_at")
+    search_fields = NUMBERS
+    keys = ("project_id", "task_id", "judge_id", "judgment_id", "run_id")

@@ -212,6 +212,12 @@ FILE_UPLOAD_HANDLERS = [
     "django.core.files.uploadhandler.TemporaryFileUploadHandler",
 ]
 
+# AI judges ----------------------------------------------------------------------------------
+# Hosts that owners may name as an endpoint, as "host" or "host:port". Nothing else is called.
+# The simulated judge of the demo set listens on SIMULATED_JUDGE.
+SIMULATED_JUDGE = env_str("SIMULATED_JUDGE", "127.0.0.1:8790")
+LLM_HOSTS = [*env_list("LLM_HOSTS", []), SIMULATED_JUDGE]
+
 # Security -----------------------------------------------------------------------------------
 
 HTTPS = env_bool("HTTPS", default=False)

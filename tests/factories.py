@@ -16,6 +16,8 @@ from annotator.kinds.pairwise import pairwise_verdict
 from annotator.models import (
     Assignment,
     AssignmentState,
+    Endpoint,
+    Judge,
     Judgment,
     Membership,
     Project,
@@ -71,6 +73,26 @@ def member(in_project: Project, role: Role = Role.ANNOTATOR, **fields: Any) -> U
 def rater(in_project: Project, role: Role = Role.ANNOTATOR, **fields: Any) -> Rater:
     """A person who judges in the project."""
     return raters.for_member(project=in_project, user=member(in_project, role, **fields))
+
+
+def endpoint(in_project: Project, **fields: Any) -> Endpoint:
+    """Where a judge could be asked; nobody listens there."""
+    defaults = {"name": f"endpoint-{next(_number)}", "base_url": "http://127.0.0.1:8790/v1"}
+    return Endpoint.objects.create(project=in_project, **(defaults | fields))
+
+
+def judge(in_project: Project, *, kind: str = "llm", **fields: Any) -> Judge:
+    """A judge that has judged nothing yet, with its rater."""
+    name = fields.pop("name", f"judge-{next(_number)}")
+    version = fields.pop("version", 1)
+    if kind == "llm" and "endpoint" not in fields:
+        fields["endpoint"] = endpoint(in_project)
+    rater = Rater.objects.create(
+        project=in_project, kind=Rater.Kind.JUDGE, name=f"{name} v{version}"
+    )
+    return Judge.objects.create(
+        project=in_project, rater=rater, name=name, version=version, kind=kind, **fields
+    )
 
 
 def digest(*parts: str) -> bytes:

@@ -124,7 +124,9 @@ class Options(WhoseVotes):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     container: Container = Field("jsonl", title="File type")
-    raters: Literal["all", "people", "imported", "named"] = Field("all", title="Judgments of")
+    raters: Literal["all", "people", "imported", "judges", "named"] = Field(
+        "all", title="Judgments of"
+    )
     rater_names: list[str] = Field(
         default_factory=list,
         title="Names",

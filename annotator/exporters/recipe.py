@@ -62,7 +62,7 @@ class ExportOptions(WhoseVotes):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     container: Container = Field("jsonl", title="File type")
-    raters: Literal["all", "people", "imported", "named"] = Field("all", title="Votes of")
+    raters: Literal["all", "people", "imported", "judges", "named"] = Field("all", title="Votes of")
     rater_names: list[str] = Field(
         default_factory=list,
         title="Names",

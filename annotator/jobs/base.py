@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 5.0
 
+QUEUES: Final = frozenset({"default", "llm", "gpu"})
 # Kind of run -> the Celery task that works on it. Queues are in settings.CELERY_TASK_ROUTES.
 TASKS: Final = {
     Run.Kind.IMPORT: "annotator.jobs.imports.run_import",
@@ -30,6 +31,9 @@ TASKS: Final = {
     Run.Kind.EXPORT: "annotator.jobs.exports.export",
     Run.Kind.QUALITY: "annotator.jobs.quality.measure",
     Run.Kind.TASKS: "annotator.jobs.tasks.change",
+    Run.Kind.JUDGE: "annotator.jobs.judging.judge",
+    Run.Kind.BATTERY: "annotator.jobs.judging.battery",
+    Run.Kind.REPORT: "annotator.jobs.reports.report",
 }
 
 
@@ -41,12 +45,17 @@ def enqueue(run: Run) -> None:
 def send(run: Run) -> bool:
     """Send a run's message. False when Redis is away: every worker's watch sends it then."""
     try:
-        app.send_task(TASKS[Run.Kind(run.kind)], kwargs={"run_id": run.pk})
+        app.send_task(TASKS[Run.Kind(run.kind)], kwargs={"run_id": run.pk}, **routing(run))
     except (OperationalError, RedisError, OSError):
         log.warning("run %s: the queue is away; it will be sent again", run.pk, exc_info=True)
         runs.postpone(run=run)
         return False
     return True
+
+
+def routing(run: Run) -> dict[str, str]:
+    """Where a run wants another queue than its kind: a judge may be a model on the gpu worker."""
+    return {"queue": run.config["queue"]} if run.config.get("queue") in QUEUES else {}
 
 
 def worker_name() -> str:

@@ -26,6 +26,8 @@ Say = Callable[[str], object]
 
 def queue_of(run: Run) -> str:
     """The Celery queue that works on runs of this kind."""
+    if chosen := base.routing(run).get("queue"):
+        return chosen
     task = base.TASKS[Run.Kind(run.kind)]
     return str(app.amqp.router.route({}, task)["queue"].name)
 

@@ -1,6 +1,17 @@
 """Every table, one module per noun family."""
 
 from annotator.models.datasets import DatasetVersion
+from annotator.models.judges import (
+    Acceptance,
+    AcceptRule,
+    Battery,
+    Endpoint,
+    Judge,
+    JudgeAnswer,
+    JudgeOutcome,
+    JudgeReport,
+    LlmCall,
+)
 from annotator.models.judgments import Judgment, Preference
 from annotator.models.people import ApiToken, Invitation, Membership, Rater, Role, User
 from annotator.models.projects import Project, ProjectSettings, SplitShares
@@ -11,18 +22,27 @@ from annotator.models.runs import AuditEvent, ImportIssue, Run, RunPoint, RunSta
 from annotator.models.tasks import Assignment, AssignmentState, Comment, Group, Task
 
 __all__ = [
+    "AcceptRule",
+    "Acceptance",
     "ApiToken",
     "Assignment",
     "AssignmentState",
     "AuditEvent",
+    "Battery",
     "Comment",
     "Consensus",
     "DatasetVersion",
+    "Endpoint",
     "Group",
     "Image",
     "ImportIssue",
     "Invitation",
+    "Judge",
+    "JudgeAnswer",
+    "JudgeOutcome",
+    "JudgeReport",
     "Judgment",
+    "LlmCall",
     "Membership",
     "Preference",
     "Project",

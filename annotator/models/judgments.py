@@ -121,6 +121,9 @@ class Preference(models.Model):
     is_gold = models.BooleanField(default=False)
     # A reviewer settled the task: its adjudication's edges count, this one does not.
     is_overruled = models.BooleanField(db_default=False)
+    # An AI judge's vote that no evidence has accepted: it is measured, and counts nowhere unless
+    # the judge is named by whoever trains or exports.
+    is_held = models.BooleanField(db_default=False)
 
     class Meta:
         indexes = [

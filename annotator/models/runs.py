@@ -18,6 +18,7 @@ class RunState(models.TextChoices):
     DONE = "done", "done"
     FAILED = "failed", "failed"
     CANCELED = "canceled", "canceled"
+    PAUSED = "paused", "paused"
 
 
 class Run(models.Model):
@@ -33,6 +34,9 @@ class Run(models.Model):
         EXPORT = "export", "Export"
         QUALITY = "quality", "Quality"
         TASKS = "tasks", "Tasks"
+        JUDGE = "judge", "Judge"
+        BATTERY = "battery", "Attack battery"
+        REPORT = "report", "Judge report"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     kind = models.CharField(max_length=12)  # a Kind; not in choices, the list grows
@@ -41,6 +45,7 @@ class Run(models.Model):
     config = models.JSONField(default=dict)
     result = models.JSONField(default=dict)
     stages = models.JSONField(default=list)  # [{"key", "label", "state", "seconds"}]
+    counters = models.JSONField(default=dict, db_default={})  # what it has used and met so far
     progress = models.BigIntegerField(default=0)
     total = models.BigIntegerField(null=True)
     unit = models.CharField(max_length=20, blank=True)
@@ -59,6 +64,7 @@ class Run(models.Model):
     heartbeat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
+    is_pausing = models.BooleanField(db_default=False)  # asked to stop in order to go on later
 
     class Meta:
         ordering = ["-id"]

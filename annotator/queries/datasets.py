@@ -49,6 +49,7 @@ RATER_VOTES: Final = """
 SELECT v.rater_id, count(*)
 FROM annotator_preference v JOIN annotator_prompt p ON p.id = v.prompt_id
 WHERE v.project_id = %(project)s AND NOT v.is_gold AND NOT v.is_overruled
+  AND (NOT v.is_held OR %(with_held)s)
   AND p.split = ANY(%(splits)s)
   AND (%(all_raters)s OR v.rater_id = ANY(%(raters)s))
 GROUP BY v.rater_id ORDER BY v.rater_id
@@ -77,6 +78,7 @@ def _values(project: Project, selection: Selection, ids: list[int] | None) -> di
         "splits": list(selection.splits),
         "all_raters": ids is None,
         "raters": ids or [],
+        "with_held": selection.with_held,
     }
 
 

@@ -21,7 +21,7 @@ from annotator.models import Project, Rater, Split
 from annotator.queries.snapshot import current
 
 Outcome = Literal["a", "b", "tie", "contradiction"]
-Raters = Literal["all", "people", "imported", "named"]
+Raters = Literal["all", "people", "imported", "judges", "named"]
 
 CHUNK: Final = 1_000  # pairs fetched at a time
 _cursors = count(1)
@@ -118,12 +118,19 @@ class Selection:
     """Whose votes count, and on which prompts.
 
     Votes on control tasks never do, nor those of raters left out, nor those that a reviewer
-    overruled: there the reviewer's decision counts, where the reviewer is among the raters.
+    overruled: there the reviewer's decision counts, where the reviewer is among the raters. What
+    an AI judge says counts where it was accepted, or where judges were asked for by that word or
+    by name.
     """
 
     raters: Raters = "all"
     names: tuple[str, ...] = ()  # with raters="named"
     splits: tuple[str, ...] = tuple(Split.values)
+
+    @property
+    def with_held(self) -> bool:
+        """Whether votes of judges count that nothing has accepted."""
+        return self.raters in ("judges", "named")
 
 
 def rater_ids(project: Project, selection: Selection) -> list[int] | None:
@@ -144,6 +151,8 @@ def rater_ids(project: Project, selection: Selection) -> list[int] | None:
         raters = raters.filter(kind=Rater.Kind.HUMAN)
     elif selection.raters == "imported":
         raters = raters.filter(kind=Rater.Kind.IMPORTED)
+    elif selection.raters == "judges":
+        raters = raters.filter(kind=Rater.Kind.JUDGE)
     return list(raters.filter(is_excluded=False).order_by("pk").values_list("pk", flat=True))
 
 
@@ -164,7 +173,7 @@ SELECT v.*, q.split FROM (
         SELECT id, prompt_id, least(a_id, b_id) AS a_id, greatest(a_id, b_id) AS b_id,
                CASE WHEN a_id < b_id THEN outcome ELSE -outcome END AS won,
                strength, both_bad, rater_id, is_gold,
-               NOT is_gold AND NOT is_overruled
+               NOT is_gold AND NOT is_overruled AND (NOT is_held OR %(with_held)s)
                    AND (%(all_raters)s OR rater_id = ANY(%(raters)s)) AS used
         FROM annotator_preference WHERE project_id = %(project)s
     ) votes
@@ -181,6 +190,7 @@ def counted(project: Project, selection: Selection) -> tuple[str, dict[str, Any]
         "project": project.pk,
         "all_raters": raters is None,
         "raters": raters or [],
+        "with_held": selection.with_held,
         "splits": list(selection.splits),
     }
 

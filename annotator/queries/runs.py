@@ -24,6 +24,7 @@ STATES: Final = {
     "active": ("Active", ACTIVE),
     "done": ("Done", (RunState.DONE,)),
     "failed": ("Failed", (RunState.FAILED,)),
+    "paused": ("Paused", (RunState.PAUSED,)),
     "canceled": ("Canceled", (RunState.CANCELED,)),
 }
 # The shape that stands before the state's word.
@@ -34,6 +35,7 @@ MARKS: Final = {
     RunState.DONE: "done",
     RunState.FAILED: "failed",
     RunState.CANCELED: "canceled",
+    RunState.PAUSED: "canceled",
 }
 
 
@@ -69,7 +71,8 @@ class Line:
 
     @property
     def can_resume(self) -> bool:
-        return self.state in (RunState.CANCELED, RunState.FAILED) and self.retried_as is None
+        stopped = (RunState.PAUSED, RunState.CANCELED, RunState.FAILED)
+        return self.state in stopped and self.retried_as is None
 
     @property
     def can_cancel(self) -> bool:

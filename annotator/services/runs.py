@@ -22,6 +22,7 @@ from annotator.models import AuditEvent, Project, Run, RunPoint, RunState, User
 # A queued run whose message nobody took is sent again: Redis may have lost it.
 RESEND: Final = timedelta(minutes=5)
 MAX_ATTEMPTS: Final = 5
+RESUMABLE: Final = (RunState.PAUSED, RunState.CANCELED, RunState.FAILED)
 LOG_CHARS: Final = 60_000
 WRITE_EVERY: Final = 0.5  # seconds between progress writes
 
@@ -98,29 +99,35 @@ def begin(*, run_id: int, worker: str) -> Work | None:
     return Work(run)
 
 
-def cancel(*, run: Run, by: User | None) -> None:
-    """Stop a run: at once if nobody has begun it, else at its worker's next chunk."""
+def cancel(*, run: Run, by: User | None, is_pause: bool = False) -> None:
+    """Stop a run: at once if nobody has begun it, else at its worker's next chunk.
+
+    A paused run differs in its word only: either can be resumed.
+    """
     now = timezone.now()
+    ended = RunState.PAUSED if is_pause else RunState.CANCELED
     with transaction.atomic():
         state = Run.objects.select_for_update().values_list("state", flat=True).get(pk=run.pk)
         mine = Run.objects.filter(pk=run.pk)
         if state == RunState.QUEUED:
-            mine.update(state=RunState.CANCELED, cancel_requested_at=now, finished_at=now)
+            mine.update(state=ended, cancel_requested_at=now, finished_at=now)
         elif state == RunState.RUNNING:
-            mine.update(state=RunState.STOPPING, cancel_requested_at=now)
+            mine.update(state=RunState.STOPPING, cancel_requested_at=now, is_pausing=is_pause)
         AuditEvent.objects.create(
-            project_id=run.project_id, actor=by, verb=f"{run.kind}.cancel", subject=f"run {run.pk}"
+            project_id=run.project_id,
+            actor=by,
+            verb=f"{run.kind}.{'pause' if is_pause else 'cancel'}",
+            subject=f"run {run.pk}",
         )
 
 
 def resume(*, run: Run, by: User | None) -> None:
     """Queue a stopped or failed run again; it goes on from its last chunk or checkpoint."""
     with transaction.atomic():
-        changed = Run.objects.filter(
-            pk=run.pk, state__in=[RunState.CANCELED, RunState.FAILED]
-        ).update(
+        changed = Run.objects.filter(pk=run.pk, state__in=RESUMABLE).update(
             state=RunState.QUEUED,
             cancel_requested_at=None,
+            is_pausing=False,
             finished_at=None,
             error="",
             advice="",
@@ -128,7 +135,7 @@ def resume(*, run: Run, by: User | None) -> None:
             heartbeat_at=timezone.now(),
         )
         if not changed:
-            raise Conflict("Only a run that was canceled or failed can be resumed.")
+            raise Conflict("Only a run that was paused, canceled or failed can be resumed.")
         AuditEvent.objects.create(
             project_id=run.project_id, actor=by, verb=f"{run.kind}.resume", subject=f"run {run.pk}"
         )
@@ -149,7 +156,8 @@ def reap() -> list[Run]:
     for run in dead:
         run.token = None
         if run.cancel_requested_at:
-            run.state, run.finished_at = RunState.CANCELED, now
+            run.state = RunState.PAUSED if run.is_pausing else RunState.CANCELED
+            run.finished_at = now
         elif run.attempt >= MAX_ATTEMPTS:
             run.state, run.finished_at = RunState.FAILED, now
             run.error = f"Its worker died {run.attempt} times."
@@ -248,6 +256,12 @@ class Work:
         self._pending["stages"] = stages
         self.flush()
 
+    def count(self, counters: dict[str, Any]) -> None:
+        """What the run has used and met so far: shown while it works, kept when it is resumed."""
+        self.run.counters = counters
+        self._pending.update(counters=counters)
+        self._flush_if_due()
+
     def log(self, line: str) -> None:
         self._lines.append(_stamped(line))
         self._flush_if_due()
@@ -299,7 +313,9 @@ class Work:
         self._end(RunState.FAILED, error=error, advice=advice)
 
     def canceled(self, result: dict[str, Any] | None = None) -> None:
-        self._end(RunState.CANCELED, **({"result": result} if result is not None else {}))
+        asked = self._mine().values_list("is_pausing", flat=True).first()
+        ended = RunState.PAUSED if asked else RunState.CANCELED
+        self._end(ended, **({"result": result} if result is not None else {}))
 
     def _end(self, state: RunState, **values: Any) -> None:
         ended = "done" if state == RunState.DONE else state.value

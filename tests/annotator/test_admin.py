@@ -69,6 +69,25 @@ def fill_feedback(
         computed_at=timezone.now(),
     )  # fmt: skip
     models.QualityReport.objects.create(project=project, run=run, figures={})
+    fill_judges(project, task, run)
+
+
+def fill_judges(project: models.Project, task: models.Task, run: models.Run) -> None:
+    judge = factories.judge(project)
+    judgment = factories.judgment(judge.rater, task)
+    models.LlmCall.objects.create(
+        project=project, key=bytes(32), endpoint=judge.endpoint, run=run, model="m", request={},
+        reply="",
+    )  # fmt: skip
+    models.JudgeAnswer.objects.create(judge=judge, task=task, run=run, shown_order=[0, 1])
+    models.JudgeOutcome.objects.create(judge=judge, task=task, run=run, judgment=judgment)
+    models.JudgeReport.objects.create(judge=judge, run=run, figures={})
+    models.Battery.objects.create(judge=judge, run=run, limit=0.01, probes=[], is_passed=True)
+    models.AcceptRule.objects.create(judge=judge, limit=0.05)
+    models.Acceptance.objects.create(
+        project=project, task=task, judge=judge, judgment=judgment, run=run, confidence=0.9,
+        overlap_before=1,
+    )  # fmt: skip
 
 
 def address(model: type, what: str, *args: object) -> str:
@@ -122,7 +141,9 @@ def test_search_for_a_number_uses_the_key(operator: Client) -> None:
 HISTORY = [models.Judgment, models.Preference, models.AuditEvent, models.DatasetVersion,
            models.Assignment, models.RunPoint, models.ImportIssue, models.Comment,
            models.Consensus, models.Group, models.Image, models.ReviewItem,
-           models.QualityReport]  # fmt: skip
+           models.QualityReport, models.Judge, models.LlmCall, models.JudgeAnswer,
+           models.JudgeOutcome, models.JudgeReport, models.Battery, models.AcceptRule,
+           models.Acceptance]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)

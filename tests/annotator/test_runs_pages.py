@@ -415,7 +415,7 @@ def test_resume_of_a_run_under_way_changes_nothing(
         response = client_of(alice).post(
             reverse("run_resume", args=[project.slug, run.pk]), follow=True
         )
-    assert "Only a run that was canceled or failed" in response.content.decode()
+    assert "Only a run that was paused, canceled or failed" in response.content.decode()
     run.refresh_from_db()
     assert run.state == "running"
     assert sent == []
