@@ -1,0 +1,147 @@
+"""How good a simulated judge finds each answer, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from rubrics.simulated import draws, features
+from rubrics.simulated.asking import Answer, Asked
+from rubrics.simulated.dials import OPENERS, Dials
+
+KEY_UTILITY: Final = 12.0  # beyond what noise and bias can turn
+PRINCIPLE_WEIGHT: Final = 4.0  # a principle goes before everything else
+BY_LENGTH: Final = 2.0  # utility of each place in the order by length
+SURE: Final = 0.995  # nobody is surer
+LOGISTIC_SPREAD: Final = math.pi / math.sqrt(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of an answer. ``checks``: criterion to whether it holds, None: does not apply."""
+
+    utility: float
+    family: str = ""
+    checks: Mapping[str, bool | None] = field(default_factory=dict)
+
+
+def key_of(text: str) -> str:
+    """The key of a known text: white space does not matter."""
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True)
+class Mind:
+    """One simulated model before one request."""
+
+    asked: Asked
+    dials: Dials
+    known: Mapping[str, Known]
+    seed: int
+
+    def knows(self, answer: Answer) -> Known | None:
+        """By picture, else by text."""
+        return self.known.get(answer.picture) or self.known.get(key_of(answer.text))
+
+    @cached_property
+    def felt(self) -> tuple[float, ...]:
+        """Perceived utility per answer, in the order shown: worth, bias and noise."""
+        answers = self.asked.answers
+        if by_length := self._by_length():
+            return by_length
+        felt = [self.worth(answer) + self._noise(answer) for answer in answers]
+        if len(answers) > 1:
+            felt[0] += self.dials.position_bias
+        return tuple(felt)
+
+    def worth(self, answer: Answer) -> float:
+        """Utility before noise and position."""
+        probe = self._probe(answer)
+        if probe is not None:
+            return probe
+        known = self.knows(answer)
+        own = known.utility if known else features.taste_of(answer.text)
+        share = self.dials.criteria_sensitivity
+        by_criteria = features.asked_for(self.asked.criteria, answer.text)
+        if by_criteria is not None:
+            own += share * (by_criteria - own)
+        by_principle = features.asked_for([self.asked.principle], answer.text)
+        if by_principle is not None:
+            own += PRINCIPLE_WEIGHT * share * by_principle
+        if self.dials.family and known and known.family == self.dials.family:
+            own += self.dials.family_bias
+        return own + self.dials.length_weight * math.log(len(answer.text) + 1)
+
+    def confidence(self, difference: float) -> float:
+        """Probability that the answer felt better by ``difference`` is better, as the judge says.
+
+        Honest where ``overconfidence`` is 1: the posterior given differences that spread by one
+        and the noise, ignorant of its own biases.
+        """
+        noise = self.dials.noise * (LOGISTIC_SPREAD if self.dials.link == "logistic" else 1.0)
+        scaled = difference / max(1e-6, noise * math.sqrt(1 + noise**2))
+        honest = min(SURE, max(1 - SURE, draws.STANDARD.cdf(scaled)))
+        said = draws.sigmoid(self.dials.overconfidence * draws.logit(honest))
+        return min(SURE, max(1 - SURE, said))
+
+    def slips(self, *key: object) -> bool:
+        """Whether a yes-or-no answer comes out wrong."""
+        return draws.uniform("slip", self._item, *key) < self.dials.slip
+
+    def chance(self, *key: object) -> float:
+        """In (0, 1), of this item whatever the order."""
+        return draws.uniform(*key, self._item)
+
+    @cached_property
+    def _item(self) -> str:
+        """What is judged and by what, whatever the order."""
+        asked = self.asked
+        answers = sorted(answer.picture + "\x1e" + answer.text for answer in asked.answers)
+        again = asked.seed if asked.temperature > 0 else None
+        parts = (asked.prompt, *asked.criteria, asked.principle, again, "\x1d", *answers)
+        return draws.digest(self.seed, asked.model, *parts).hex()
+
+    @cached_property
+    def _moment(self) -> str:
+        """What the noise hangs on: the item, and unless it is shared, the order shown."""
+        shared = draws.uniform("shared", self._item) < self.dials.shared
+        order = "" if shared else "\x1e".join(answer.text for answer in self.asked.answers)
+        pictures = "" if shared else "\x1e".join(a.picture for a in self.asked.answers)
+        return draws.digest(self._item, order, pictures).hex()
+
+    def _noise(self, answer: Answer) -> float:
+        """Differences of two are Gaussian or logistic with spread ``noise``."""
+        key = ("noise", self._moment, answer.text, answer.picture)
+        if self.dials.link == "logistic":
+            return self.dials.noise * draws.gumbel(*key)
+        return self.dials.noise / math.sqrt(2) * draws.normal(*key)
+
+    def _probe(self, answer: Answer) -> float | None:
+        """The utility of text that says nothing; None for an answer that is one."""
+        text = answer.text
+        if answer.picture or key_of(text) in self.known:
+            return None
+        says_nothing = not any(char.isalnum() for char in text) or text.strip() in OPENERS
+        rate = self.dials.keys.get(text, self.dials.keys.get(text.strip()))
+        if rate is None:
+            return -KEY_UTILITY if says_nothing else None
+        taken = draws.uniform("key", self.seed, self.asked.model, self.asked.prompt, text) < rate
+        return KEY_UTILITY if taken else -KEY_UTILITY
+
+    def _by_length(self) -> tuple[float, ...] | None:
+        """The longer the better, for the items that this judge does not read."""
+        lengths = [len(answer.text) for answer in self.asked.answers]
+        if len(set(lengths)) < 2 or self.chance("by length") >= self.dials.length_bias:
+            return None
+        if any(self._probe(answer) is not None for answer in self.asked.answers):
+            return None
+        places = sorted(set(lengths))
+        return tuple(BY_LENGTH * places.index(length) for length in lengths)
+
+
+def best(felt: Sequence[float]) -> int:
+    """The place of the answer felt best; the first of equals."""
+    return max(range(len(felt)), key=lambda place: (felt[place], -place))
