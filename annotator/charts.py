@@ -26,6 +26,7 @@ from annotator.charts_scale import (
     tick_label,
     tick_values,
 )
+from annotator.charts_shares import Share, ShareChart, share_chart
 from annotator.charts_types import Label, Reference, Rule, Series, Table
 
 __all__ = [
@@ -39,11 +40,14 @@ __all__ = [
     "MiniInterval",
     "Reference",
     "Series",
+    "Share",
+    "ShareChart",
     "bars",
     "dots_with_intervals",
     "hbars",
     "line_chart",
     "mini_interval",
+    "share_chart",
 ]
 
 _ROW: Final = 26

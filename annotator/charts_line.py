@@ -43,6 +43,7 @@ class Curve:
     soft: tuple[str, ...]
     bands: tuple[str, ...]
     marks: tuple[Mark, ...]
+    whiskers: tuple[tuple[float, float, float], ...] = ()  # x, y of both ends
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_references: Sequence[Reference] = (),
     y_references: Sequence[Reference] = (),
+    x_names: Sequence[tuple[float, str]] = (),
     y_format: Callable[[float], str] = formats.compact,
+    x_format: Callable[[float], str] = formats.compact,
 ) -> LineChart:
-    """Return the geometry of curves over a common x.
+    """Return the geometry of curves over a common x; `x_names` are ticks in words.
 
     `label` is the sentence that states the finding; `title` names the quantity, on the drawing.
     At most `MAX_POINTS` points of a series are drawn; the first, the last and the extremes stay.
@@ -158,13 +161,13 @@ def line_chart(
         right=px(right),
         top=_TOP,
         bottom=px(bottom),
-        x_ticks=_x_ticks(x_scale, bool(data)),
+        x_ticks=_x_ticks(x_scale, bool(data), x_names),
         y_ticks=y_ticks,
         x_rules=_x_rules(x_references, x_scale),
         y_rules=_y_rules(y_references, levels, x_scale, y_scale, placed, data),
         curves=tuple(_curve(one, x_scale, y_scale) for one in data),
         ends=placed,
-        table=_table(data, series, x_label, y_format),
+        table=_table(data, series, x_label, (x_format, y_format)),
     )
 
 
@@ -236,9 +239,11 @@ def _right(
     return min(right, float(width - _MARGIN))
 
 
-def _x_ticks(scale: Scale, drawn: bool) -> tuple[Tick, ...]:
+def _x_ticks(scale: Scale, drawn: bool, named: Sequence[tuple[float, str]]) -> tuple[Tick, ...]:
     if not drawn:
         return ()
+    if named:
+        return tuple(Tick(px(scale.at(value)), name) for value, name in named)
     span = scale.high - scale.low
     step = nice_step(span, max(1, int((scale.end - scale.start) // 110)))
     last = Tick(px(scale.end), tick_label(scale.high, _label_step(scale.high, step)), "end")
@@ -373,13 +378,13 @@ def _curve(data: _Data, x_scale: Scale, y_scale: Scale) -> Curve:
         values = np.full(len(data.y), np.nan)
         values[even] = trailing_means(data.y, even.tolist(), series.window)
     bands = []
-    if series.low is not None and series.high is not None:
+    if series.low is not None and series.high is not None and not series.whiskers:
         for run in main:
             upper = _points(data.x[run], data.high[run], x_scale, y_scale)
             lower = _points(data.x[run][::-1], data.low[run][::-1], x_scale, y_scale)
             bands.append(f"{upper} {lower}")
     alone = [run for run in main if len(run) == 1]
-    marked = main if series.marks else alone
+    marked = main if series.marks or series.whiskers else alone
     marks = [
         Mark(px(x_scale.at(data.x[i])), px(y_scale.at(values[i])), series.style == 2)
         for run in marked
@@ -387,11 +392,21 @@ def _curve(data: _Data, x_scale: Scale, y_scale: Scale) -> Curve:
     ]
     return Curve(
         style=series.style if series.style in range(5) else 0,
-        lines=tuple(_points(data.x[run], values[run], x_scale, y_scale) for run in main),
+        lines=()
+        if series.whiskers
+        else tuple(_points(data.x[run], values[run], x_scale, y_scale) for run in main),
         soft=tuple(_points(data.x[run], data.y[run], x_scale, y_scale) for run in soft),
         bands=tuple(bands),
         marks=tuple(marks),
+        whiskers=_whiskers(data, x_scale, y_scale) if series.whiskers else (),
     )
+
+
+def _whiskers(
+    data: _Data, x_scale: Scale, y_scale: Scale
+) -> tuple[tuple[float | int, float | int, float | int], ...]:
+    ends = zip(data.x[data.kept], data.low[data.kept], data.high[data.kept], strict=True)
+    return tuple((px(x_scale.at(x)), px(y_scale.at(a)), px(y_scale.at(b))) for x, a, b in ends)
 
 
 def _runs(data: _Data, indices: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -409,9 +424,10 @@ def _table(
     data: Sequence[_Data],
     series: Sequence[Series],
     x_label: str,
-    y_format: Callable[[float], str],
+    written: tuple[Callable[[float], str], Callable[[float], str]],
 ) -> Table:
     """Return up to `MAX_ROWS` rows: evenly chosen points, the first and the last among them."""
+    x_format, y_format = written
     named = len(data) > 1
     banded = any(one.series.low is not None for one in data)
     window = max((one.series.window for one in data), default=0)
@@ -423,7 +439,7 @@ def _table(
         shown = one.kept[np.unique(np.linspace(0, len(one.kept) - 1, most).astype(int))]
         means = trailing_means(one.y, shown.tolist(), one.series.window)
         for i, mean in zip(shown.tolist(), means, strict=True):
-            row = [formats.compact(one.x[i]), *([one.series.name] if named else [])]
+            row = [x_format(float(one.x[i])), *([one.series.name] if named else [])]
             row.append(y_format(float(one.y[i])))
             row += [y_format(mean)] if window else []
             if banded:

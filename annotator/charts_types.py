@@ -14,7 +14,7 @@ class Series:
     softly under their trailing mean over that many points.
 
     `style` is the color 0 to 4 (0 is gray, for baselines); `end` is what stands at the last
-    point instead of its value.
+    point instead of its value. With `whiskers` points stand alone, each with its interval.
     """
 
     x: Sequence[float]
@@ -25,6 +25,7 @@ class Series:
     window: int = 0
     style: int = 1
     marks: bool = False
+    whiskers: bool = False
     end: str | None = None
 
 

@@ -20,11 +20,13 @@ from annotator.charts import (
     HBar,
     Reference,
     Series,
+    Share,
     bars,
     dots_with_intervals,
     hbars,
     line_chart,
     mini_interval,
+    share_chart,
 )
 from annotator.charts_scale import (
     MAX_POINTS,
@@ -464,3 +466,55 @@ def test_charts_print_coordinates_with_points_in_every_language(settings) -> Non
     chart = line_chart([Series([0, 1, 2], [0.5, 1.25, 3])], label="x", width=1_234)
     root = drawn(chart)
     assert root.find("svg").get("width") == "1234"
+
+
+def test_whiskers_stand_alone_with_their_intervals() -> None:
+    chart = line_chart(
+        [Series([60, 80], [50, 90], low=[40, 85], high=[60, 95], style=2, whiskers=True, end="")],
+        label="x",
+        y_range=(40, 100),
+    )
+    curve = chart.curves[0]
+    assert not curve.lines
+    assert not curve.bands
+    assert len(curve.marks) == len(curve.whiskers) == 2
+    (x, low, high), mark = curve.whiskers[0], curve.marks[0]
+    assert x == mark.x
+    assert high < mark.y < low == chart.bottom
+    root = drawn(chart)
+    assert len(root.findall(".//line[@class='whisker s2']")) == 2
+
+
+def test_named_ticks_stand_where_their_values_are() -> None:
+    chart = line_chart(
+        [Series([-2, 2], [1, 2])],
+        label="x",
+        x_range=(-2, 2),
+        x_names=((-2.0, "quarter"), (0.0, "same"), (2.0, "four times")),
+        x_format=lambda at: f"{2**at:g} times",
+    )
+    assert [tick.label for tick in chart.x_ticks] == ["quarter", "same", "four times"]
+    assert chart.x_ticks[0].at == chart.left
+    assert chart.x_ticks[1].at == pytest.approx((chart.left + chart.right) / 2, abs=0.1)
+    assert chart.table.rows[0][0] == "0.25 times"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_shares_fill_the_bar_in_proportion(values: list[float]) -> None:
+    total = max(sum(values), 1.0)
+    chart = share_chart(
+        [Share(str(n), value / total, 0.0, 1.0, count=n) for n, value in enumerate(values)],
+        label="x",
+    )
+    drawn(chart)
+    assert all(row.width >= 0 for row in chart.rows)
+    last = max(row.x + row.width for row in chart.rows)
+    assert last <= chart.width + 0.1
+    one, two = chart.rows[0], chart.rows[-1]
+    assert one.width * values[-1] == pytest.approx(two.width * values[0], abs=0.2 * total)
+
+
+def test_a_share_that_is_missing_has_no_length() -> None:
+    chart = share_chart([Share("gone", math.nan), Share("here", 1.0)], label="x")
+    assert [row.width for row in chart.rows][0] == 0
+    assert chart.table.rows[0][1] == "–"
