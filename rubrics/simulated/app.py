@@ -165,8 +165,12 @@ class SimulatedApp:
             await asyncio.sleep(dials.latency_ms / 1000)
         if completion is None:
             raise _too_many(dials) if fault == "too_many" else _server_error()
+        if not fault and not body.get("stream"):
+            await _send_json(send, 200, completion)
+            self.ledger.completed += 1
+            return
         pause = dials.slow_ms / 1000 if fault == "slow" else 0.0
-        pieces = _streamed(completion, body) if body.get("stream") else _whole(completion, fault)
+        pieces = _streamed(completion, body) if body.get("stream") else _whole(completion)
         kind = "text/event-stream" if body.get("stream") else "application/json"
         async with aclosing(_trickled(pieces, pause, is_broken=fault == "broken")) as data:
             await _send_pieces(send, kind, data, size=None if body.get("stream") else pieces)
@@ -234,11 +238,9 @@ def _as_completion(
     }
 
 
-def _whole(completion: dict[str, Any], fault: str) -> list[bytes]:
-    """One piece, or several where it is to trickle or to break."""
+def _whole(completion: dict[str, Any]) -> list[bytes]:
+    """A reply in several pieces, so that it can trickle or break."""
     data = orjson.dumps(completion)
-    if not fault:
-        return [data]
     step = -(-len(data) // SLOW_PIECES)
     return [data[at : at + step] for at in range(0, len(data), step)]
 

@@ -21,46 +21,92 @@ LONGEST: Final = 50_000  # characters that are looked at
 
 @dataclass(frozen=True)
 class Feature:
-    """``pattern`` finds it in an answer; ``names`` finds its name in a criterion."""
+    """``pattern`` finds it in the lower case of an answer; ``names`` finds it in a criterion.
+
+    Text without any of ``hints`` is not searched: most answers lack most features.
+    """
 
     pattern: re.Pattern[str]
     names: re.Pattern[str]
     taste: float
+    hints: tuple[str, ...]
+
+    def is_in(self, lowered: str) -> bool:
+        hinted = not self.hints or any(hint in lowered for hint in self.hints)
+        return hinted and self.pattern.search(lowered) is not None
 
 
-def _feature(pattern: str, names: str, taste: float) -> Feature:
+def _feature(pattern: str, names: str, taste: float, *hints: str) -> Feature:
     return Feature(
-        re.compile(pattern, re.IGNORECASE | re.MULTILINE),
+        re.compile(pattern, re.MULTILINE),
         re.compile(rf"\b(?:{names})", re.IGNORECASE),
         taste,
+        hints,
     )
 
 
 FEATURES: Final = {
     "citation": _feature(
-        r"\[\d+\]|\(\w+,? (?:19|20)\d\d\)|https?://", r"cit(?:e|ing|ation)|sourc|referenc", 0.9
+        r"\[\d+\]|\(\w+,? (?:19|20)\d\d\)|https?://",
+        r"cit(?:e|ing|ation)|sourc|referenc",
+        0.9,
+        "[",
+        "(",
+        "http",
     ),
-    "list": _feature(r"^\s*(?:[-*•]|\d+[.)])\s", r"lists?\b|bullet|enumerat|itemi[sz]", 0.4),
-    "code": _feature(r"```|`[^`\n]+`", r"code|snippet|program", 0.3),
-    "heading": _feature(r"^#{1,6}\s", r"heading|headline|section title", 0.2),
-    "bold": _feature(r"\*\*[^*\n]+\*\*", r"bold|emphasi[sz]", 0.1),
-    "example": _feature(r"\b(?:for example|for instance|e\.g\.)", r"example|instance", 0.8),
-    "steps": _feature(r"\bstep by step\b|\bfirst,", r"steps?\b|stepwise|procedure", 0.6),
+    "list": _feature(
+        r"^[ \t]*(?:[-*•]|\d+[.)])\s",
+        r"lists?\b|bullet|enumerat|itemi[sz]",
+        0.4,
+        "- ",
+        "* ",
+        "• ",
+        ". ",
+        ") ",
+    ),
+    "code": _feature(r"```|`[^`\n]+`", r"code|snippet|program", 0.3, "`"),
+    "heading": _feature(r"^#{1,6}\s", r"heading|headline|section title", 0.2, "# "),
+    "bold": _feature(r"\*\*[^*\n]+\*\*", r"bold|emphasi[sz]", 0.1, "**"),
+    "example": _feature(
+        r"\b(?:for example|for instance|e\.g\.)", r"example|instance", 0.8, "for ", "e.g."
+    ),
+    "steps": _feature(
+        r"\bstep by step\b|\bfirst,", r"steps?\b|stepwise|procedure", 0.6, "step by", "first,"
+    ),
     "polite": _feature(
         r"\b(?:please|thank you|thanks|happy to help|you're welcome)\b",
         r"polite|courte|friendl|kind\b",
         0.4,
+        "please",
+        "thank",
+        "happy to",
+        "welcome",
     ),
     "numbers": _feature(r"\d", r"number|figure|quantit|statistic", 0.2),
     "hedge": _feature(
-        r"\b(?:perhaps|maybe|not sure|it depends|might be)\b", r"hedg|uncertain|caveat", -0.6
+        r"\b(?:perhaps|maybe|not sure|it depends|might be)\b",
+        r"hedg|uncertain|caveat",
+        -0.6,
+        "perhaps",
+        "maybe",
+        "not sure",
+        "it depends",
+        "might be",
     ),
     "refusal": _feature(
-        r"\bI (?:can(?:no|')t|won't|am unable)\b|\bI'm sorry\b", r"refus|declin|evasi", -1.5
+        r"\bi (?:can(?:no|')t|won't|am unable)\b|\bi'm sorry\b",
+        r"refus|declin|evasi",
+        -1.5,
+        "i ca",
+        "i wo",
+        "i am",
+        "i'm",
     ),
-    "flattery": _feature(r"\b(?:great|wonderful|excellent) question\b", r"flatter|sycophan", -0.5),
+    "flattery": _feature(
+        r"\b(?:great|wonderful|excellent) question\b", r"flatter|sycophan", -0.5, " question"
+    ),
     "exclamation": _feature(r"!", r"exclam|enthusias", -0.2),
-    "question": _feature(r"\?\s*$", r"asks? back|clarifying|follow-up", 0.0),
+    "question": _feature(r"\?\s*\Z", r"asks? back|clarifying|follow-up", 0.0, "?"),
 }
 LENGTH_TASTE: Final = 0.2
 BRIEF: Final = re.compile(
@@ -82,11 +128,8 @@ def length_of(text: str) -> float:
 @lru_cache(maxsize=4096)
 def features_of(text: str) -> dict[str, float]:
     """Feature to 1 or 0, and ``length``. The dictionary is shared: do not change it."""
-    looked = text[:LONGEST]
-    found = {
-        name: float(feature.pattern.search(looked) is not None)
-        for name, feature in FEATURES.items()
-    }
+    looked = text[:LONGEST].lower()
+    found = {name: float(feature.is_in(looked)) for name, feature in FEATURES.items()}
     found[LENGTH] = length_of(text)
     return found
 

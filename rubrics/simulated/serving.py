@@ -33,9 +33,23 @@ def _config(app: SimulatedApp, **more: Any) -> uvicorn.Config:
     )
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. It says that it is TCP: else asyncio leaves Nagle's algorithm on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def serve(app: SimulatedApp, *, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM. Raises OSError where the port is taken."""
-    with socket.create_server((host, port), backlog=BACKLOG) as listening:
+    with _listen(host, port) as listening:
         uvicorn.Server(_config(app, timeout_graceful_shutdown=1)).run(sockets=[listening])
 
 
@@ -88,7 +102,7 @@ class ThreadedServer:
 
     def start(self) -> None:
         """Ready when it returns; after a stop on the same port as before."""
-        listening = socket.create_server((LOOPBACK, self.port), backlog=BACKLOG)
+        listening = _listen(LOOPBACK, self.port)
         self.port = listening.getsockname()[1]
         self._server = _Abrupt(_config(self.app))
         # The socket listens already: whoever connects early waits in its queue.
