@@ -32,8 +32,13 @@ class Feature:
     hints: tuple[str, ...]
 
     def is_in(self, lowered: str) -> bool:
-        hinted = not self.hints or any(hint in lowered for hint in self.hints)
-        return hinted and self.pattern.search(lowered) is not None
+        for hint in self.hints:
+            if hint in lowered:
+                break
+        else:
+            if self.hints:
+                return False
+        return self.pattern.search(lowered) is not None
 
 
 def _feature(pattern: str, names: str, taste: float, *hints: str) -> Feature:
