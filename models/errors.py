@@ -57,3 +57,22 @@ class BadBackbone(ModelsError):
     """A pretrained model that does not exist, cannot be reached or cannot be used."""
 
     kind = "bad-backbone"
+
+
+class OutOfMemory(ModelsError):
+    """A model or a text that does not fit where it is to be run."""
+
+    kind = "out-of-memory"
+
+
+class ScoringFailed(ModelsError):
+    """The process that scores ended without an answer, or said why it has none.
+
+    ``kind`` is that of what happened there: out-of-memory, bad-backbone, crashed, ...
+    """
+
+    kind = "failed"
+
+    def __init__(self, message: str, *, advice: str = "", kind: str = "failed") -> None:
+        super().__init__(message, advice=advice)
+        self.kind = kind

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.helper import Helper
 from models.pairs import Answer, Message
 
 
@@ -33,6 +36,94 @@ def load_reward_model(path: Path | str, *, device: str = "") -> RewardModel:
     from models.neural.scoring import Scorer
 
     return Scorer(Path(path), device=device)
+
+
+class Reading(Protocol):
+    """What a causal language model says at each of the n tokens of a reply."""
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Tokens (n,)."""
+
+    @property
+    def logits(self) -> NDArray[np.float64]:
+        """The raw logit (n,) of each token where it stands: Q(s_h, a_h)."""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """V(s_h) (n,): alpha logsumexp(Q / alpha)."""
+
+    @property
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """log pi(a_h | s_h) (n,)."""
+
+
+def read_tokens(
+    name: str,
+    conversations: Sequence[tuple[list[Message], str]],
+    *,
+    alpha: float = 1.0,
+    count_end: bool = True,
+    device: str = "",
+) -> list[tuple[list[str], Reading, NDArray[np.float64]]]:
+    """Per reply its tokens as text (n), the Reading and the rewards (n,) that its logits imply
+    (models.neural.training_free.token_rewards).
+
+    ``name`` is a hub id or a folder. Works in this process. Raises BadBackbone, OutOfMemory.
+    """
+    from models.neural import causal, likelihood, training_free
+
+    model = causal.CausalModel.load(name, device=device)
+    training_free.require_logits(model)
+    readings, _ = likelihood.read(model, conversations, alpha=alpha, count_end=count_end)
+    return [
+        ([model.tokenizer.decode([i]) for i in r.ids], r, training_free.token_rewards(r))
+        for r in readings
+    ]
+
+
+def score_here(
+    request: Mapping[str, Any], *, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """What models.neural.serve answers to ``request``, by this process, which then holds torch.
+
+    The models it names stay in memory until another request names others. Raises ModelsError.
+    """
+    from models.neural.serve import answer
+
+    return answer(request, _models_here(), check)
+
+
+def score_in_child(
+    request: Mapping[str, Any], *, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """The same by a child process that outlives the call, and whose end is an error here.
+
+    Its models stay loaded for the next request that names them, until ``release`` or five idle
+    minutes. ``check`` is called about once a second and may raise, which ends the child.
+    Raises ScoringFailed.
+    """
+    return _helper().ask(request, check=check)
+
+
+def release() -> None:
+    """End the scoring child, if there is one: the device's memory is free for something else."""
+    if _helper.cache_info().currsize:
+        _helper().close()
+
+
+@lru_cache(maxsize=1)
+def _helper() -> Helper:
+    helper = Helper()
+    atexit.register(helper.close)
+    return helper
+
+
+@lru_cache(maxsize=1)
+def _models_here() -> Any:
+    from models.neural.serve import Models
+
+    return Models()
 
 
 def torch_version() -> str | None:

@@ -38,10 +38,10 @@ def prepare_tokenizer(tokenizer: Any) -> None:
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if not getattr(tokenizer, "chat_template", None):
-        tokenizer.chat_template = _plain_template(tokenizer)
+        tokenizer.chat_template = plain_template(tokenizer)
 
 
-def _plain_template(tokenizer: Any) -> str:
+def plain_template(tokenizer: Any) -> str:
     """Role-prefixed turns, with the special tokens this tokenizer has."""
     begin, end = "cls_token", "sep_token"  # encoders
     if tokenizer.cls_token is None:  # decoders; where one token is both, it is the end
