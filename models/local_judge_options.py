@@ -50,7 +50,11 @@ class CausalOptions(BaseModel):
         title="Criteria",
         description="What counts, one per line. Empty: the project's question and guidelines.",
     )
-    use_guidelines: bool = Field(True, title="Show the project's guidelines")
+    use_guidelines: bool = Field(
+        True,
+        title="Show the project's guidelines",
+        description="Off, its question is not shown either.",
+    )
     temperature: float = Field(
         0.0,
         ge=0,
@@ -129,7 +133,11 @@ class DensityRatioOptions(CausalOptions):
         title="Examples",
         description="Shown to both models after the criteria.",
     )
-    use_guidelines: bool = Field(False, title="Show the project's guidelines")
+    use_guidelines: bool = Field(
+        False,
+        title="Show the project's guidelines",
+        description="Off, its question is not shown either.",
+    )
     average: bool = Field(
         False,
         title="Average per token",

@@ -3,7 +3,7 @@
 They ask a child process (models.gateway.score_in_child), so that no fault of a device ends the
 worker. Whoever runs them holds the device meanwhile and may set ``check``, which is called about
 once a second and may raise. What a model cannot judge (a rating on the project's scale, a
-picture) is a Decision with error "refused". What is wrong with the model itself raises ModelsError.
+picture) is a Decision with error "unsupported". What is wrong with the model itself raises ModelsError.
 """
 
 from __future__ import annotations

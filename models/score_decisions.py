@@ -14,6 +14,9 @@ from rubrics.judging.types import Decision, Item, Opinion, Scores
 
 STEPS: Final = (0.75, 0.95)  # of the winner's probability: much better, very much better
 STRONGEST: Final = 3
+UNSUPPORTED: Final = "unsupported"  # as rubrics.judging.llm has it: nothing was asked
+UNFIT: Final = "unfit"
+UNREADABLE: Final = "unreadable"
 Order = tuple[tuple[int, ...], Sequence[float]]  # shown_order, scores in canonical order
 
 
@@ -22,9 +25,9 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def refuse(why: str) -> Decision:
+def refuse(why: str, error: str = UNSUPPORTED) -> Decision:
     """No decision, on purpose. ``why`` is fit for a page."""
-    return Decision(None, error="refused", detail=why)
+    return Decision(None, error=error, detail=why)
 
 
 def decide(
@@ -43,15 +46,11 @@ def decide(
     """
     known = [score for score in scores if score is not None and math.isfinite(score)]
     if len(known) < len(scores) or not known:
-        return Decision(
-            None,
-            error="unreadable",
-            detail="A reply has nothing to score: it is empty, or too long for the model.",
-        )
+        return refuse("A reply has nothing to score: it is empty for this model.", UNREADABLE)
     band = tie_band if item.allow_tie else 0.0
     ranks = rank(item, known, temperature=temperature, band=band)
     if ranks is None:
-        return refuse("Replies score exactly the same, and this kind of task has no tie for them.")
+        return refuse("Replies score exactly the same, and this task has no tie.", UNFIT)
     order = tuple(range(len(known)))
     given = orders or [(order, known)]
     opinions = tuple(
@@ -106,7 +105,7 @@ def decide_checklist(item: Item, told: Mapping[str, Sequence[float | None]]) -> 
     """
     flat = [p for line in told.values() for p in line]
     if not flat or any(p is None for p in flat):
-        return Decision(None, error="unreadable", detail="There is no answer to every line.")
+        return refuse("There is no answer to every line.", UNREADABLE)
     sure = {line: [p for p in values if p is not None] for line, values in told.items()}
     ratings: dict[str, list[int | None]] = {
         line: [int(p > 0.5) for p in values] for line, values in sure.items()
@@ -138,7 +137,7 @@ def _opinion(
         strength=strength(ranks, _pair(scores, temperature)) if ranks else 0,
         probability=_pair(scores, temperature),
         scores={"score": [*scores]},
-        error="" if ranks else "refused",
+        error="" if ranks else UNFIT,
     )
 
 

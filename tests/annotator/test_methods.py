@@ -17,6 +17,7 @@ from annotator.samplers import SAMPLERS
 from models.aggregators import AGGREGATORS
 from models.backbones import BACKBONES
 from models.objectives import OBJECTIVES
+from rubrics.judging import JUDGES
 from rubrics.programs import PROGRAMS
 from rubrics.registry import Method
 
@@ -26,11 +27,13 @@ TABLES: dict[str, Mapping[str, Method]] = {
     "Objectives": OBJECTIVES,
     "Backbones": BACKBONES,
     "Aggregators": AGGREGATORS,
+    "Judges": JUDGES,
     "Programs": PROGRAMS,
     "Importers": IMPORTERS,
     "Exporters": EXPORTERS,
 }
 LISTED = ("Programs",)  # too many and too alike for cards: a row each
+OPTIONS_STAND_IN = {("Judges", "program"): "Programs"}
 METHODS = [
     pytest.param(
         section,
@@ -104,7 +107,7 @@ def test_card_names_every_option_with_its_default(section: str, key: str, method
         return
     card = card_of(section, key)
     assert len(card.split()) > 20, "a card says what the method does and when it fits"
-    shared = section_of(section).partition("\n### ")[0]
+    shared = section_of(OPTIONS_STAND_IN.get((section, key), section)).partition("\n### ")[0]
     options = method.load_options()
     for name, info in options.model_fields.items() if options else ():
         row = f"| `{name}` | {shown(info.get_default(call_default_factory=True))} |"

@@ -127,7 +127,7 @@ def test_every_judge_decides_pairs_and_rankings_and_mirrors_them(judges, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_scorer_cannot_judge_is_refused_in_its_place(judges, name):
     found = judges[name].judge([RATED, PAIRS[0], SEEN, CHECKS])
-    assert [d.error for d in found[:3]] == ["refused", "", "refused"]
+    assert [d.error for d in found[:3]] == ["unsupported", "", "unsupported"]
     assert "cannot rate on the project's scale" in found[0].detail
     assert "do not see pictures" in found[2].detail
     assert found[1].ranks is not None
@@ -213,7 +213,7 @@ def test_criteria_and_examples_stand_before_the_prompt():
 
 def test_without_criteria_there_is_no_difference_to_take(judges):
     (found,) = judges["endogenous"].judge([item(["tea", "so"])])
-    assert found.error == "refused"
+    assert found.error == "unsupported"
     assert "nothing to compare with" in found.detail
     outcome = EndogenousJudge(
         EndogenousOptions(model=judges["endogenous"].options.model, form="outcome"),

@@ -44,7 +44,7 @@ def test_within_the_band_is_a_tie_where_ties_are_allowed():
     assert verdict(near, allow_tie=False).ranks == (2, 1)
     assert verdict([1.0, 1.0], tie_band=0).ranks == (1, 1)
     exact = verdict([1.0, 1.0], allow_tie=False)
-    assert (exact.ranks, exact.error) == (None, "refused")
+    assert (exact.ranks, exact.error) == (None, "unfit")
     assert "exactly the same" in exact.detail
 
 
@@ -58,7 +58,7 @@ def test_more_than_two_are_ranked_and_a_chain_of_near_ones_is_no_tie():
 
 def test_best_and_worst_leave_the_middle_alone():
     assert verdict([0.0, 5.0, 4.99, 2.0], kind="best-worst").ranks == (3, 1, 2, 2)
-    assert verdict([5.0, 5.0, 4.0, 2.0], kind="best-worst").error == "refused"
+    assert verdict([5.0, 5.0, 4.0, 2.0], kind="best-worst").error == "unfit"
 
 
 def test_a_reply_without_a_score_leaves_the_item_undecided():
