@@ -22,6 +22,7 @@ from annotator.views import (
     remarks,
     review,
     rewards,
+    run_problems,
     runs,
     tasks,
 )
@@ -64,6 +65,9 @@ project = [
     path("runs/<int:run_id>/", runs.run, name="run"),
     path("runs/<int:run_id>/log.txt", runs.log, name="run_log"),
     path("runs/<int:run_id>/cancel/", runs.cancel, name="run_cancel"),
+    path("runs/<int:run_id>/pause/", runs.pause, name="run_pause"),
+    path("runs/<int:run_id>/failures/", run_problems.failures, name="run_failures"),
+    path("runs/<int:run_id>/retry-failed/", run_problems.retry_failed, name="run_retry_failed"),
     path("runs/<int:run_id>/resume/", runs.resume, name="run_resume"),
     path("runs/<int:run_id>/retry/", runs.retry, name="run_retry"),
     path("raters/", quality.raters, name="raters"),

@@ -62,6 +62,7 @@ BOUNDARIES = {
     "annotator/jobs/base.py": "a job: on its run",
     "annotator/jobs/watch.py": "the thread that rescues runs: logged, and it looks again",
     "annotator/exporters/ahead.py": "a reading thread: raised again by the thread that waits",
+    "annotator/services/judging_pump.py": "one task of a judge: on its outcome; its loop: in the job",
     "annotator/rendering.py": "a Markdown parser fed with hostile text: shown as plain text, logged",
     "annotator/rendering_math.py": "a LaTeX converter fed with hostile text: shown as source, logged",
     "models/neural/train.py": "the training child: told to its parent as an event",

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
-from annotator.api import projects, quality, tasks
+from annotator.api import judges, projects, quality, tasks
 from annotator.errors import AppError
 from annotator.models import User
 from annotator.services import tokens
@@ -39,6 +39,7 @@ api = NinjaAPI(
 api.add_router("/projects", projects.router)
 api.add_router("/projects", tasks.router)
 api.add_router("/projects", quality.router)
+api.add_router("/projects", judges.router)
 
 
 @api.exception_handler(AppError)

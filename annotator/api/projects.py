@@ -40,6 +40,7 @@ class RunOut(Schema):
     error: str
     advice: str
     result: dict[str, Any]
+    counters: dict[str, Any]
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

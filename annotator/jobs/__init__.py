@@ -1,5 +1,8 @@
-"""Thin Celery tasks: an id in, a library call, a service call out."""
+"""Thin Celery tasks: an id in, a library call, a service call out.
 
-from annotator.jobs import exports, imports, quality, training, watch
+A worker knows the tasks of the modules named here and no others.
+"""
 
-__all__ = ["exports", "imports", "quality", "training", "watch"]
+from annotator.jobs import exports, imports, judging, quality, tasks, training, watch
+
+__all__ = ["exports", "imports", "judging", "quality", "tasks", "training", "watch"]

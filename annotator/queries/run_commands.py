@@ -13,7 +13,7 @@ FIRST: Final = {
     name: place
     for place, name in enumerate(("filename", "path", "format", "objective", "backbone", "options"))
 }
-HIDDEN: Final = frozenset({"absolute"})
+HIDDEN: Final = frozenset({"absolute", "judge", "queue"})  # numbers and names of the server
 STORED: Final = frozenset({"path"})  # where the server keeps an upload
 UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of the server
 MAX_VALUE: Final = 200
@@ -50,6 +50,7 @@ def command(run: Run) -> str:
         Run.Kind.TRAIN: _train,
         Run.Kind.EXPORT: _export,
         Run.Kind.QUALITY: lambda _: iter(["measure_quality"]),
+        Run.Kind.JUDGE: _judge,
     }
     if run.kind not in makers:
         return ""
@@ -87,6 +88,16 @@ def _export(config: dict[str, Any]) -> Iterator[str]:
     if config.get("format"):
         yield from ("--format", str(config["format"]))
     yield from _options(config.get("options") or {})
+
+
+def _judge(config: dict[str, Any]) -> Iterator[str]:
+    yield "run_judge"
+    name, _, version = str(config.get("name", "")).rpartition(" v")
+    yield from ("--judge", f"{name}@v{version}")
+    values = {name: config.get(name) for name in ("tasks", "limit", "retry")}
+    for flag, value in (values | (config.get("budget") or {})).items():
+        if value:
+            yield from (f"--{flag}", str(value))
 
 
 def _options(options: dict[str, Any]) -> Iterator[str]:

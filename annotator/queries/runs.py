@@ -78,6 +78,11 @@ class Line:
     def can_cancel(self) -> bool:
         return self.state in (RunState.QUEUED, RunState.RUNNING)
 
+    @property
+    def can_pause(self) -> bool:
+        """Only where pausing differs from canceling: what is judged stays, the rest waits."""
+        return self.kind == Run.Kind.JUDGE and self.can_cancel
+
 
 def percent(progress: int, total: int | None) -> int | None:
     """Whole percent, never 100 before the end."""
@@ -106,6 +111,8 @@ def line(run: Run, *, retried_as: int | None = None) -> Line:
     mark, word = MARKS[RunState(run.state)], run.state
     if run.state == RunState.DONE and bad:
         mark, word = "warn", f"done, {bad:,} bad row{'s' if bad > 1 else ''}"
+    elif run.state == RunState.DONE and run.kind == Run.Kind.JUDGE and run.result.get("failed"):
+        mark, word = "warn", f"done, {run.result['failed']:,} failed"
     return Line(
         id=run.pk,
         kind=run.kind,
@@ -171,6 +178,8 @@ def outcome(run: Run) -> str:
             return text if low is None else f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
         case Run.Kind.QUALITY if "tasks" in result:
             return f"consensus of {result['tasks']:,} task{'' if result['tasks'] == 1 else 's'}"
+        case Run.Kind.JUDGE if "judged" in result:
+            return _judged(result)
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message
@@ -189,6 +198,13 @@ def _imported(result: dict[str, Any]) -> str:
     text = f"{kept:,} task{'' if kept == 1 else 's'}"
     votes = result.get("judgments", 0)
     return f"{text}, {votes:,} judgment{'' if votes == 1 else 's'}" if votes else text
+
+
+def _judged(result: dict[str, Any]) -> str:
+    text = f"{result['judged']:,} judged"
+    if result.get("failed"):
+        text = f"{text}, {result['failed']:,} failed"
+    return f"{text}, its budget is spent" if result.get("stopped") == "budget" else text
 
 
 def how_far(run: Run) -> str:

@@ -40,14 +40,18 @@ KEEPS = {
         "with the same order of data."
     ),
     Run.Kind.EXPORT: "Canceling leaves nothing half-built; resuming builds it from the start.",
+    Run.Kind.JUDGE: (
+        "Pausing and canceling keep every verdict, and every reply that was paid for; resuming "
+        "goes on with the tasks that are left."
+    ),
 }
 
 
 def run_page(detail: Detail, curves: Curves) -> RunPage:
     run = detail.run
-    makers = _training if run.kind == Run.Kind.TRAIN else _chunked
+    makers = {Run.Kind.TRAIN: _training, Run.Kind.JUDGE: _judging}
     return RunPage(
-        figures=makers(detail, curves),
+        figures=makers.get(Run.Kind(run.kind), _chunked)(detail, curves),
         stage_note=_stage_note(detail, curves),
         # A bar that stands still at its end says nothing that the state does not say.
         shows_bar=bool(run.total) and _counts_towards_total(run) and run.state != RunState.DONE,
@@ -137,6 +141,28 @@ def _chunked(detail: Detail, curves: Curves) -> list[Figure]:
     found.append(_time(detail, curves))
     if detail.speed and run.unit:
         found.append(Figure("Speed", formats.compact(detail.speed), of=f"{run.unit} a second"))
+    return [one for one in found if one]
+
+
+def _judging(detail: Detail, curves: Curves) -> list[Figure]:
+    """What was judged and what it took; the same figures while it works and when it has ended."""
+    run, used = detail.run, detail.run.counters
+    if not used:
+        return _plain(detail, curves)
+    of = f"of {run.total:,}" if run.total is not None else ""
+    failed = used.get("failed", 0)
+    found = [Figure("Judged", f"{used['judged']:,}", of=of, note=f"{failed:,} failed")]
+    found.append(_time(detail, curves))
+    if detail.speed:
+        found.append(Figure("Speed", formats.compact(detail.speed), of="tasks a second"))
+    tokens = used["tokens_in"] + used["tokens_out"]
+    if used["calls"] or used["cached"]:
+        cached = f"{used['cached']:,} more from the cache"
+        found.append(Figure("Calls paid", f"{used['calls']:,}", note=cached))
+        sent = f"{used['tokens_in']:,} in, {used['tokens_out']:,} out"
+        found.append(Figure("Tokens", formats.compact(tokens), note=sent))
+        each = f"{1000 * used['cost'] / used['judged']:.3g} per 1,000" if used["judged"] else ""
+        found.append(Figure("Cost", f"{used['cost']:.4g}", note=each))
     return [one for one in found if one]
 
 

@@ -20,6 +20,7 @@ from annotator.services import runs as service
 from annotator.views import run_charts
 from annotator.views.helpers import Access, page_after, project_page
 from annotator.views.run_page import run_page
+from annotator.views.run_problems import problems
 
 # What a finished run shows besides itself.
 RESULTS: Final = {
@@ -28,6 +29,8 @@ RESULTS: Final = {
     Run.Kind.EXPORT: "datasets/result.html",
     Run.Kind.QUALITY: "quality/result.html",
 }
+# What a run of a kind shows at any time, beside its figures.
+PARTS: Final = {Run.Kind.JUDGE: "runs/judging.html"}
 LOG_CHUNK: Final = 16_384
 
 
@@ -62,6 +65,8 @@ def run(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
         "shown": run_page(detail, points),
         "charts": run_charts.charts(points, ceiling=_ceiling(found)),
         "result_template": RESULTS.get(found.kind),
+        "part_template": PARTS.get(found.kind),
+        "problems": problems(found),
     }
     name = "runs/run.html#live" if request.htmx else "runs/run.html"
     return render(request, name, context)
@@ -105,6 +110,19 @@ def cancel(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     else:
         service.cancel(run=found, by=request.user)
         messages.success(request, "It stops after the chunk at hand. What is done is kept.")
+    return _back(access, found)
+
+
+@project_page(Role.OWNER)
+@require_POST
+def pause(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
+    """Stop in order to go on later: what is done is kept either way."""
+    found = _find(access, run_id)
+    if not queries.line(found).can_pause:
+        messages.info(request, "There is nothing to pause.")
+    else:
+        service.cancel(run=found, by=request.user, is_pause=True)
+        messages.success(request, "It pauses after the tasks at hand. Resume it at any time.")
     return _back(access, found)
 
 

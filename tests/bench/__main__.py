@@ -22,6 +22,7 @@ BENCHES: Final = {
     "agreement": "tests.bench.bench_agreement",
     "raters": "tests.bench.bench_raters",
     "quality": "tests.bench.bench_quality",
+    "judging": "tests.bench.bench_judging",
 }
 
 

@@ -1,0 +1,72 @@
+"""Add an AI judge to a project. The same settings under the same name are the same version."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from annotator.errors import AppError
+from annotator.management import options as given
+from annotator.management import waiting
+from annotator.models import Endpoint, Judge, Project
+from annotator.services import judges
+from rubrics.judging import JUDGES
+from rubrics.registry import find
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("slug")
+        parser.add_argument("--name", required=True)
+        parser.add_argument("--kind", required=True, choices=list(JUDGES))
+        parser.add_argument("--endpoint", help="by its name; for kind llm")
+        given.add_option_argument(parser)
+        parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+
+    def handle(self, *, slug: str, name: str, kind: str, **options: Any) -> None:
+        project = Project.objects.filter(slug=slug).first()
+        if project is None:
+            raise CommandError(f"There is no project {slug!r}.")
+        values = given.parse_options(options["option"], find(JUDGES, kind).load_options())
+        try:
+            judge = judges.add(
+                project=project,
+                name=name,
+                kind=kind,
+                options=values,
+                endpoint=find_endpoint(project, options["endpoint"]),
+                by=None,
+                by_operator=True,
+            )
+        except AppError as error:
+            raise waiting.as_command_error(error) from error
+        self.stdout.write(
+            json.dumps(as_json(judge)) if options["json"] else f"{judge} of {project}: {kind}."
+        )
+
+
+def find_endpoint(project: Project, name: str | None) -> Endpoint | None:
+    if not name:
+        return None
+    found = Endpoint.objects.filter(project=project, name=name, archived_at=None).first()
+    if found is None:
+        rows = Endpoint.objects.filter(project=project, archived_at=None).order_by("name")
+        known = ", ".join(rows.values_list("name", flat=True)[:100]) or "none"
+        raise CommandError(f"There is no endpoint {name!r}. Known: {known}.")
+    return found
+
+
+def as_json(judge: Judge) -> dict[str, Any]:
+    return {
+        "judge": judge.pk,
+        "name": judge.name,
+        "version": judge.version,
+        "kind": judge.kind,
+        "model": judge.model,
+        "rater": judge.rater.name,
+        "digest": judge.digest,
+    }
