@@ -165,16 +165,16 @@ class SimulatedApp:
             await asyncio.sleep(dials.latency_ms / 1000)
         if completion is None:
             raise _too_many(dials) if fault == "too_many" else _server_error()
+        # Counted before the last byte is out: whoever has read a reply finds it counted.
+        self.ledger.completed += fault != "broken"
         if not fault and not body.get("stream"):
             await _send_json(send, 200, completion)
-            self.ledger.completed += 1
             return
         pause = dials.slow_ms / 1000 if fault == "slow" else 0.0
         pieces = _streamed(completion, body) if body.get("stream") else _whole(completion)
         kind = "text/event-stream" if body.get("stream") else "application/json"
         async with aclosing(_trickled(pieces, pause, is_broken=fault == "broken")) as data:
             await _send_pieces(send, kind, data, size=None if body.get("stream") else pieces)
-        self.ledger.completed += 1
 
     def _paid_for(
         self, body: dict[str, Any], dials: Dials, request: bytes, attempt: int, key: bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +16,21 @@ from rubrics.simulated.dials import OPENERS, Dials
 KEY_UTILITY: Final = 12.0  # beyond what noise and bias can turn
 PRINCIPLE_WEIGHT: Final = 4.0  # a principle goes before everything else
 BY_LENGTH: Final = 2.0  # utility of each place in the order by length
+COPIED: Final = 4.0  # what it costs to be another answer of the same request with more around it
+WORD: Final = re.compile(r"\w{5,}")
+ON_TOPIC: Final = 2  # long words shared with the prompt from which a text speaks of it
+WORDS: Final = 3  # from which a text can be an answer that another one copies
 SURE: Final = 0.995  # nobody is surer
 LOGISTIC_SPREAD: Final = math.pi / math.sqrt(3)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of an answer. ``checks``: criterion to whether it holds, None: does not apply."""
+    """What is known of an answer. ``checks``: criterion to whether it holds, None: does not apply.
+
+    A known prompt is in the table too: its answers are known, and a text that is none of them and
+    shares no words with it says nothing.
+    """
 
     utility: float
     family: str = ""
@@ -62,6 +71,8 @@ class Mind:
         probe = self._probe(answer)
         if probe is not None:
             return probe
+        if (copied := self._copied(answer)) is not None:
+            return self.worth(copied) - COPIED + self._length_worth(answer)
         known = self.knows(answer)
         own = known.utility if known else features.taste_of(answer.text)
         share = self.dials.criteria_sensitivity
@@ -73,7 +84,10 @@ class Mind:
             own += PRINCIPLE_WEIGHT * share * by_principle
         if self.dials.family and known and known.family == self.dials.family:
             own += self.dials.family_bias
-        return own + self.dials.length_weight * math.log(len(answer.text) + 1)
+        return own + self._length_worth(answer)
+
+    def _length_worth(self, answer: Answer) -> float:
+        return self.dials.length_weight * math.log(len(answer.text) + 1)
 
     def confidence(self, difference: float) -> float:
         """Probability that the answer felt better by ``difference`` is better, as the judge says.
@@ -125,11 +139,30 @@ class Mind:
         if answer.picture or key_of(text) in self.known:
             return None
         says_nothing = not any(char.isalnum() for char in text) or text.strip() in OPENERS
+        says_nothing = says_nothing or self._is_beside_the_point(answer)
         rate = self.dials.keys.get(text, self.dials.keys.get(text.strip()))
         if rate is None:
             return -KEY_UTILITY if says_nothing else None
         taken = draws.uniform("key", self.seed, self.asked.model, self.asked.prompt, text) < rate
         return KEY_UTILITY if taken else -KEY_UTILITY
+
+    def _copied(self, answer: Answer) -> Answer | None:
+        """Another answer of the same request that stands whole in this one, padded."""
+        if self.knows(answer):
+            return None
+        for other in self.asked.answers:
+            is_inside = len(other.text) < len(answer.text) and other.text in answer.text
+            says_something = len(other.text.split()) >= WORDS and other.text.strip() not in OPENERS
+            if is_inside and says_something:
+                return other
+        return None
+
+    def _is_beside_the_point(self, answer: Answer) -> bool:
+        """Whether a text that is not known speaks of nothing that a known prompt asks about."""
+        if key_of(self.asked.prompt) not in self.known or self._copied(answer) is not None:
+            return False
+        about = set(WORD.findall(self.asked.prompt.lower()))
+        return len(about & set(WORD.findall(answer.text.lower()))) < ON_TOPIC
 
     def _by_length(self) -> tuple[float, ...] | None:
         """The longer the better, for the items that this judge does not read."""
