@@ -13,13 +13,16 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
+import orjson
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
 from django.db.models import Count, Sum
+from psycopg import Cursor
 
 from annotator.models import LlmCall
 from rubrics.llm.budget import Spent
@@ -31,15 +34,24 @@ log = logging.getLogger(__name__)
 # Seconds between two looks at a call that another run is making.
 BUSY_WAIT: Final = (0.1, 0.3)
 TRIES: Final = 6  # of a round while PostgreSQL is away; waits 0.5, 1, 2, ... seconds in between
-FIELDS: Final = (
-    "key", "reply", "logprobs", "finish_reason", "tokens_in", "tokens_out",
-    "latency_ms", "attempts",
-)  # fmt: skip
+MAX_ROWS: Final = 500  # of one insert
+ROW_SQL: Final = "(%s, %s, %s, %s, %s, %s::jsonb, %s, %s::jsonb, %s, %s, %s, %s, %s, %s, now())"
+INSERT_SQL: Final = """
+INSERT INTO annotator_llmcall
+  (project_id, key, endpoint_id, run_id, model, request, reply, logprobs, finish_reason,
+   tokens_in, tokens_out, cost, latency_ms, attempts, created_at)
+VALUES {rows} ON CONFLICT (project_id, key) DO NOTHING
+"""
+SELECT_SQL: Final = """
+SELECT key, reply, logprobs, finish_reason, tokens_in, tokens_out, latency_ms, attempts
+FROM annotator_llmcall WHERE project_id = %s AND key = ANY(%s)
+"""
 LOCK_SQL: Final = "SELECT n, pg_try_advisory_lock(n) FROM unnest(%s::bigint[]) AS n"
 UNLOCK_SQL: Final = "SELECT pg_advisory_unlock(n) FROM unnest(%s::bigint[]) AS n"
 
 CLAIMED: Final = "claimed"
 BUSY: Final = "busy"
+Row = tuple[Any, ...]  # the values of ROW_SQL
 Told = list[tuple["asyncio.Future[Any]", Any]]
 
 
@@ -48,7 +60,7 @@ class _Round:
     """What has gathered since the last round."""
 
     claims: list[tuple[bytes, asyncio.Future[Any]]] = field(default_factory=list)
-    puts: list[tuple[LlmCall, asyncio.Future[Any]]] = field(default_factory=list)
+    puts: list[tuple[Row, asyncio.Future[Any]]] = field(default_factory=list)
     releases: list[bytes] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -112,22 +124,26 @@ class TableLedger:
             self._round.releases.append(key)
             self._news.notify()
 
-    def _row(self, request: Request, reply: Reply) -> LlmCall:
-        return LlmCall(
-            project_id=self._project_id,
-            key=reply.key,
-            endpoint_id=self._endpoint_id,
-            run_id=self._run_id,
-            model=without_bad_characters(request.model)[:200],
-            request=_storable(request.as_json()),
-            reply=without_bad_characters(reply.text),
-            logprobs=reply.top_logprobs,
-            finish_reason=reply.finish_reason[:40],
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
-            cost=reply.cost,
-            latency_ms=reply.latency_ms,
-            attempts=reply.attempts,
+    def _row(self, request: Request, reply: Reply) -> Row:
+        sent = orjson.dumps(request.as_json())
+        if b"\\u0000" in sent:  # or the text of one, which is rare as well
+            sent = orjson.dumps(_storable(request.as_json()))
+        logprobs = reply.top_logprobs
+        return (
+            self._project_id,
+            reply.key,
+            self._endpoint_id,
+            self._run_id,
+            without_bad_characters(request.model)[:200],
+            sent.decode(),
+            without_bad_characters(reply.text),
+            None if logprobs is None else orjson.dumps(_storable(logprobs)).decode(),
+            without_bad_characters(reply.finish_reason)[:40],
+            reply.tokens_in,
+            reply.tokens_out,
+            reply.cost,
+            reply.latency_ms,
+            reply.attempts,
         )
 
     # In the thread ---------------------------------------------------------------------------
@@ -142,11 +158,10 @@ class TableLedger:
                     now, self._round = self._round, _Round()
                 if not now:
                     return
-                self._tell(self._write(now.puts))
-                freed = list(now.releases)
-                freed += [bytes(row.key) for row, _ in now.puts]
-                self._free(freed)
-                self._tell(self._look_up(now.claims))
+                written = self._write(now.puts)  # committed before its claims end
+                self._tell(written)
+                freed = now.releases + [row[1] for row, _ in now.puts]
+                self._tell(self._look_up(now.claims, freed))
         finally:
             connection.close()  # frees every claim
 
@@ -190,50 +205,50 @@ class TableLedger:
             money=sums["money"] or 0.0,
         )
 
-    def _write(self, puts: Sequence[tuple[LlmCall, asyncio.Future[Any]]]) -> Told:
-        if not puts:
-            return []
-        result = self._tried(_insert, [row for row, _ in puts])
-        if isinstance(result, DataError | IntegrityError | ValueError) and len(puts) > 1:
-            # One row does not fit: the others are paid for too.
-            return [(future, self._tried(_insert, [row])) for row, future in puts]
-        return [(future, result) for _, future in puts]
+    def _write(self, puts: Sequence[tuple[Row, asyncio.Future[Any]]]) -> Told:
+        told: Told = []
+        for start in range(0, len(puts), MAX_ROWS):
+            part = puts[start : start + MAX_ROWS]
+            result = self._tried(_insert, [row for row, _ in part])
+            if isinstance(result, DataError | IntegrityError | ValueError) and len(part) > 1:
+                # One row does not fit: the others are paid for too.
+                told += [(future, self._tried(_insert, [row])) for row, future in part]
+            else:
+                told += [(future, result) for _, future in part]
+        return told
 
-    def _free(self, keys: Sequence[bytes]) -> None:
-        if keys:
-            self._tried(_run, UNLOCK_SQL, [self._lock(key) for key in keys])
-
-    def _look_up(self, claims: Sequence[tuple[bytes, asyncio.Future[Any]]]) -> Told:
+    def _look_up(
+        self, claims: Sequence[tuple[bytes, asyncio.Future[Any]]], freed: Sequence[bytes]
+    ) -> Told:
+        """End the claims on ``freed``, then make new ones."""
         wanted = [(key, future) for key, future in claims if not future.cancelled()]
-        if not wanted:
+        if not wanted and not freed:
             return []
-        found = self._tried(self._claimed, [key for key, _ in wanted])
+        found = self._tried(self._claimed, [key for key, _ in wanted], freed)
         if isinstance(found, Exception):
             return [(future, found) for _, future in wanted]
         return [(future, found[key]) for key, future in wanted]
 
-    def _claimed(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+    def _claimed(self, keys: Sequence[bytes], freed: Sequence[bytes]) -> dict[bytes, Any]:
         """Reply, CLAIMED or BUSY for every key.
 
-        Who gets the lock looks again: the one who held it may have written the row in between.
+        The look-up comes after the lock: who held it before may have written the row just then.
         """
-        found: dict[bytes, Any] = self._replies(keys)
-        missing = {self._lock(key): key for key in keys if key not in found}
-        if not missing:
-            return found
-        locked = [number for number, is_ours in _run(LOCK_SQL, list(missing)) if is_ours]
-        ours = [missing[number] for number in locked]
-        written = self._replies(ours)
-        if written:
-            _run(UNLOCK_SQL, [self._lock(key) for key in written])
-        states = dict.fromkeys(missing.values(), BUSY) | dict.fromkeys(ours, CLAIMED)
-        return found | states | written
-
-    def _replies(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        numbers = {self._lock(key): key for key in keys}
+        with _cursors() as (first, second, third):
+            if freed:
+                first.execute(UNLOCK_SQL, [[self._lock(key) for key in freed]])
+            if keys:
+                second.execute(LOCK_SQL, [list(numbers)])
+                third.execute(SELECT_SQL, [self._project_id, list(keys)])
         if not keys:
             return {}
-        rows = LlmCall.objects.filter(project_id=self._project_id, key__in=keys)
-        return {bytes(row[0]): _reply(row) for row in rows.values_list(*FIELDS)}
+        ours = {numbers[number] for number, is_ours in second.fetchall() if is_ours}
+        found: dict[bytes, Any] = {bytes(row[0]): _reply(row) for row in third.fetchall()}
+        if needless := ours & found.keys():
+            with _cursors() as (first, *_):
+                first.execute(UNLOCK_SQL, [[self._lock(key) for key in needless]])
+        return {key: found.get(key, CLAIMED if key in ours else BUSY) for key in keys}
 
     def _lock(self, key: bytes) -> int:
         """The number of the advisory lock of a call of this project."""
@@ -241,14 +256,22 @@ class TableLedger:
         return int.from_bytes(blake2b(name, digest_size=8).digest(), "big", signed=True)
 
 
-def _insert(rows: Iterable[LlmCall]) -> None:
-    LlmCall.objects.bulk_create(rows, ignore_conflicts=True)
+@contextmanager
+def _cursors() -> Iterator[tuple[Cursor[Any], Cursor[Any], Cursor[Any]]]:
+    """Three cursors whose statements go to PostgreSQL in one trip; errors are Django's."""
+    connection.ensure_connection()
+    raw = connection.connection
+    with connection.wrap_database_errors, raw.pipeline():
+        yield Cursor(raw), Cursor(raw), Cursor(raw)
 
 
-def _run(sql: str, numbers: Sequence[int]) -> list[Any]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [list(numbers)])
-        return cursor.fetchall()
+def _insert(rows: Sequence[Row]) -> None:
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        Cursor(connection.connection).execute(
+            INSERT_SQL.format(rows=",".join([ROW_SQL] * len(rows))),
+            [value for row in rows for value in row],
+        )
 
 
 def _reply(row: Sequence[Any]) -> Reply:

@@ -8,12 +8,23 @@ from __future__ import annotations
 import ipaddress
 import logging
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
+import httpcore2
 import httpx2
 
+from rubrics.llm.network import Backend
+
 MAX_BYTES: Final = 8 * 1024 * 1024  # of one reply, as it comes over the wire
+KEEP_ALIVE: Final = 30.0  # seconds that an idle connection is kept
+BROKEN: Final = (
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.TimeoutException,
+    httpcore2.ConnectionNotAvailable,
+)
 # All that leaves the machine; the SDK and its environment variables would add more.
 HEADERS: Final = frozenset(
     {
@@ -49,6 +60,60 @@ def proxy_for(url: httpx2.URL) -> str | None:
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(url.scheme) or proxies.get("all")
+
+
+class DirectTransport(httpx2.AsyncBaseTransport):
+    """httpcore2's pool on plain asyncio (rubrics.llm.network), without a proxy."""
+
+    def __init__(self, connections: int) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            max_connections=None,  # the limiter counts
+            max_keepalive_connections=connections,
+            keepalive_expiry=KEEP_ALIVE,
+            network_backend=Backend(),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = httpcore2.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        sent = httpcore2.Request(
+            request.method, url, headers=request.headers.raw, content=request.stream
+        )
+        with _translated():
+            answer = await self._pool.handle_async_request(sent)
+        return httpx2.Response(
+            answer.status, headers=answer.headers, stream=_DirectStream(answer), extensions={}
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _DirectStream(httpx2.AsyncByteStream):
+    def __init__(self, answer: httpcore2.Response) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated():
+            async for chunk in self._answer.aiter_stream():
+                yield chunk
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The pool's errors as those of httpx2, which the SDK knows."""
+    try:
+        yield
+    except BROKEN as error:
+        raise httpx2.TransportError(type(error).__name__) from error
 
 
 class BoundedTransport(httpx2.AsyncBaseTransport):
@@ -94,8 +159,13 @@ def http_client(base_url: str, *, concurrency: int, timeout: float) -> httpx2.As
     """
     silence()
     url = httpx2.URL(base_url)
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
-    inner = httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy_for(url))
+    proxy = proxy_for(url)
+    inner: httpx2.AsyncBaseTransport
+    if proxy is None:
+        inner = DirectTransport(concurrency)
+    else:
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=concurrency)
+        inner = httpx2.AsyncHTTPTransport(limits=limits, proxy=proxy)
     return httpx2.AsyncClient(
         transport=BoundedTransport(inner),
         timeout=httpx2.Timeout(timeout, pool=None),
