@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import json_repair
-
 from rubrics.judging.schemas import LABELS, SCORE_HIGH, SCORE_LOW, STRENGTHS
+from rubrics.llm.parsing import read_json, without_thoughts
 
 MAX_REASONING: Final = 8_000
 TIES: Final = frozenset({"tie", "tied", "a tie", "draw", "equal", "both", "neither"})
@@ -53,15 +52,6 @@ def read_object(text: str) -> dict[str, Any]:
     return {str(key).strip().casefold(): value for key, value in found.items()}
 
 
-def read_json(text: str) -> dict[str, Any]:
-    """The JSON object in a text, mended where it is broken. Raises ValueError."""
-    start, end = text.find("{"), text.rfind("}")
-    found = json_repair.loads(text[start : end + 1]) if 0 <= start < end else None
-    if not isinstance(found, dict) or not found:
-        raise ValueError("no JSON object")
-    return found
-
-
 def is_whole(text: str) -> bool:
     """Whether a reply is a complete JSON object: nothing was cut off it."""
     try:
@@ -98,6 +88,7 @@ def read_pair(text: str) -> Pair:
 
 def _bare(text: str) -> int | None:
     """A verdict outside JSON: the whole of a short reply, or one that is marked so."""
+    text = without_thoughts(text)
     marks = {mark.casefold() for mark in BRACKETED.findall(text)}
     # A line further up may quote an answer; the last one is the model's own.
     marks |= {mark.casefold() for mark in STATED.findall(text.rstrip().rpartition("\n")[2])}
