@@ -83,6 +83,12 @@ def children(*, bind: str) -> list[Child]:
     ]
 
 
+def simulated_judge(host: str, port: int) -> Child:
+    """The demo's simulated judge."""
+    command = [sys.executable, "manage.py", "simulated_judge", "--host", host, "--port", str(port)]
+    return Child("simulated judge", command)
+
+
 def workers() -> list[Child]:
     """The children less the web process: what ``make worker`` runs."""
     return [child for child in children(bind="") if child.name != "web"]

@@ -12,7 +12,7 @@ from django.db import transaction
 from annotator import supervisor
 from annotator.jobs import base
 from annotator.models import Project, Run
-from annotator.services import demo, demo_scenes, exports, training
+from annotator.services import demo, demo_judges, demo_scenes, exports, training
 
 
 class Command(BaseCommand):
@@ -29,18 +29,29 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         loaded = demo.load()
         for one in (loaded, demo_scenes.load(demo.people())):
+            judges = ", ".join(judge.name for judge in demo_judges.add_judges(one.project))
             self._say(
                 f"{one.project.name}: {one.prompts} prompts, {one.tasks} tasks,"
-                f" {one.votes} votes of simulated raters"
+                f" {one.votes} votes of simulated raters, simulated judges {judges or 'none'}"
             )
         if load_only:
             return
         call_command("collectstatic", interactive=False, verbosity=0)
         supervisor.run(
-            supervisor.children(bind=f"{host}:{port}"),
+            [*supervisor.children(bind=f"{host}:{port}"), *self._simulated_judge()],
             say=self._say,
             meanwhile=lambda: self._welcome(loaded.project, f"http://{host}:{port}"),
         )
+
+    def _simulated_judge(self) -> list[supervisor.Child]:
+        host, port = demo_judges.address()
+        if supervisor.port_is_free(host, port):
+            return [supervisor.simulated_judge(host, port)]
+        self._say(
+            f"{host}:{port} is taken: the simulated judge is not started, and its judges get no"
+            " answers. SIMULATED_JUDGE=127.0.0.1:8791 make demo takes another port."
+        )
+        return []
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)
