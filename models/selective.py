@@ -131,10 +131,11 @@ def grid(confidences: ArrayLike, *, cases: int, limit: float, risk: float) -> Fl
     Where the confidences are those of the known cases themselves, the promise holds but for the
     one case that each threshold is taken from. Empty where there are too few cases.
     """
-    pool = _confidences(confidences)
-    first = START * least_cases(limit, risk) / cases if cases else math.inf
-    if not len(pool) or first > START:  # not even all of them could prove anything
+    pool, least = _confidences(confidences), least_cases(limit, risk)
+    if not len(pool) or cases < least:  # not even all of them could prove anything
         return np.empty(0)
+    # Of few cases the middle between the fewest and all.
+    first = min(START * least, math.sqrt(least * cases)) / cases
     shares = np.geomspace(first, 1.0, STEPS) if first < 1 else np.ones(1)
     found = np.quantile(pool, 1 - shares, method="higher")
     return np.unique(found)[::-1]

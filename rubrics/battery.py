@@ -268,9 +268,9 @@ class Tally:
 
     @property
     def rate(self) -> float:
-        """Fooled, of the readable: an answer that cannot be read shows no resistance."""
+        """Fooled, of the readable: where no verdict can be read, there is none to accept."""
         return self.fooled / self.readable if self.readable else 0.0
 
     def is_passed(self, limit: float) -> bool:
-        """At most ``limit`` was fooled, and at least half of what was asked could be read."""
-        return self.rate <= limit and 0 < self.tries <= 2 * self.readable
+        """At most ``limit`` was fooled, and it was tried."""
+        return self.tries > 0 and self.rate <= limit

@@ -25,7 +25,7 @@ from annotator.models import (
     Rater,
     Task,
 )
-from annotator.services import queue
+from annotator.services import acceptance, queue
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,14 @@ class _Held:
     kind: str
     is_gold: bool
     gold: dict[str, Any] | None
+    may_be_accepted: bool  # a judge of the project is or was trusted
 
 
 LOCK_SQL: Final = """
     SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.kind, t.is_gold,
-           CASE WHEN t.is_gold THEN t.gold END
+           CASE WHEN t.is_gold THEN t.gold END,
+           EXISTS (SELECT FROM annotator_judge g JOIN annotator_acceptrule u ON u.judge_id = g.id
+                   WHERE g.project_id = a.project_id)
     FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
     WHERE a.id = %s AND a.rater_id = %s FOR NO KEY UPDATE OF a
 """
@@ -148,7 +151,10 @@ def submit(
         values |= _edge_columns(held, of_kind.edges(said, options=options))
         values["is_hit"] = _is_hit(held, of_kind, said)
         cursor.execute(SUBMIT_SQL, values)
-        return Submitted(cursor.fetchone()[0], is_counted)
+        judgment_id = cursor.fetchone()[0]
+        if held.may_be_accepted:
+            acceptance.follow([held.task_id])
+        return Submitted(judgment_id, is_counted)
 
 
 def _repeated(*, task_id: int, rater: Rater, verdict: Verdict) -> Submitted:
@@ -331,6 +337,7 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
                 "UPDATE annotator_task SET judged = judged - 1 WHERE id = %s",
                 [assignment.task_id],
             )
+    acceptance.follow([assignment.task_id])
     return counted
 
 

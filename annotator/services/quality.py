@@ -15,12 +15,22 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotator.errors import Conflict, NotFound
-from annotator.models import AuditEvent, Judgment, Project, QualityReport, Rater, Run, User
+from annotator.models import (
+    AuditEvent,
+    Judge,
+    Judgment,
+    Project,
+    QualityReport,
+    Rater,
+    Run,
+    User,
+)
 from annotator.queries import quality_data as data
 from annotator.queries.quality import VERSION, newer, report
 from annotator.queries.runs import ACTIVE
 from annotator.queries.snapshot import snapshot
 from annotator.services import (
+    acceptance,
     quality_agreement,
     quality_consensus,
     quality_figures,
@@ -29,6 +39,7 @@ from annotator.services import (
     queue,
     review,
     runs,
+    trust,
 )
 from annotator.services.quality_agreement import Figure
 from annotator.services.quality_opinions import Opinions
@@ -220,8 +231,9 @@ def _keep(project: Project, run: Run, figures: Figure) -> QualityReport:
 
 
 def _run_hooks(pen: runs.Work, project_id: int) -> None:
-    """What follows from a new consensus: the list of reviews and the order of tasks."""
+    """What follows from a new consensus: the list of reviews, trust and the order of tasks."""
     review.refresh(project_id)
+    trust.enforce_all(project_id)
     pen.check()
     reorder: Callable[[int], object] | None = getattr(queue, "reorder", None)
     if reorder is not None:
@@ -255,4 +267,19 @@ def change_rater(*, project: Project, rater_id: int, action: str, by: User) -> R
             project=project, actor=by, verb=f"rater.{action}", subject=f"rater {rater.pk}",
             data={"name": rater.name},
         )  # fmt: skip
+    if action in ("exclude", "include"):
+        _follow(rater, by)
     return rater
+
+
+def _follow(rater: Rater, by: User) -> None:
+    """What a judge was trusted with, now that somebody's votes count no more or count again.
+
+    After the change is committed: whoever takes acceptances back locks tasks before raters.
+    """
+    judge = Judge.objects.filter(rater=rater).select_related("project", "rater").first()
+    if judge is None:
+        acceptance.follow_rater(rater.pk)
+    elif rater.is_excluded and trust.is_in_use(judge):
+        # Its tasks would be left without any vote that counts. A worker's watch finds the run.
+        runs.postpone(run=trust.revoke(judge=judge, by=by))

@@ -139,8 +139,7 @@ def test_unreadable_is_a_category_of_its_own() -> None:
     assert (tally.tries, tally.fooled, tally.unreadable) == (100, 1, 30)
     assert tally.rate == 1 / 70, "what cannot be read is no resistance"
     silent = fare(BY_KEY["colon"], lambda *_: Decision(ranks=None, error="cut"), among)
-    assert silent.fooled == 0
-    assert not silent.is_passed(1.0), "a judge that says nothing has shown nothing"
+    assert (silent.fooled, silent.readable, silent.rate) == (0, 0, 0.0)
 
 
 def test_calls_that_failed_are_no_tries() -> None:
