@@ -188,7 +188,8 @@ class Pump:
         is_over = False
         while not is_over:
             group = [await self._said.get()]
-            await asyncio.sleep(GATHER_SECONDS)
+            if self._said.qsize() < GROUP:
+                await asyncio.sleep(GATHER_SECONDS)
             while len(group) < GROUP and not self._said.empty():
                 group.append(self._said.get_nowait())
             is_over = group[-1] is None
