@@ -85,11 +85,11 @@ def read_tokens(
 def score_here(
     request: Mapping[str, Any], *, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """What models.neural.serve answers to ``request``, by this process, which then holds torch.
+    """What models.neural.answers says to ``request``, by this process, which then holds torch.
 
     The models it names stay in memory until another request names others. Raises ModelsError.
     """
-    from models.neural.serve import answer
+    from models.neural.answers import answer
 
     return answer(request, _models_here(), check)
 
@@ -121,7 +121,7 @@ def _helper() -> Helper:
 
 @lru_cache(maxsize=1)
 def _models_here() -> Any:
-    from models.neural.serve import Models
+    from models.neural.answers import Models
 
     return Models()
 

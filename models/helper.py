@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 import orjson
 
 from models.errors import ScoringFailed
-from models.supervision import QUIET, ROOT, STDERR_TAIL_BYTES
+from models.supervision import EXIT_DONE, QUIET, ROOT, STDERR_TAIL_BYTES
 
 POLL_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 5.0
@@ -42,15 +42,12 @@ class Helper:
         """The child's reply. ``check`` is called about once a second while it works; what that
         raises ends the child and goes on to the caller. Raises ScoringFailed."""
         with self.lock:
-            child, is_over = self._running(), False
-            try:
-                reply = self._exchange(child, orjson.dumps(request) + b"\n", check)
-                is_over = True
-            finally:
-                if not is_over:
-                    self._end()  # its answer would be taken for that to the next request
+            line = orjson.dumps(request) + b"\n"
+            reply = self._try(line, check)
+            if reply is None and self._was_idle():
+                reply = self._try(line, check)
             if reply is None:
-                raise self._died(child)
+                raise self._died()
         if "reason" in reply:
             raise ScoringFailed(reply["reason"], advice=reply["advice"], kind=reply["kind"])
         return reply
@@ -85,6 +82,21 @@ class Helper:
         self.reader = threading.Thread(target=_read, args=arguments, daemon=True)
         self.reader.start()
 
+    def _try(self, line: bytes, check: Callable[[], None]) -> dict[str, Any] | None:
+        child, is_over = self._running(), False
+        try:
+            reply = self._exchange(child, line, check)
+            is_over = True
+        finally:
+            if not is_over:
+                self._end()  # its answer would be taken for that to the next request
+        return reply
+
+    def _was_idle(self) -> bool:
+        """Whether the child ended by itself, for want of work, just when there was some."""
+        assert self.child is not None
+        return self.child.wait() == EXIT_DONE
+
     def _exchange(
         self, child: subprocess.Popen[bytes], request: bytes, check: Callable[[], None]
     ) -> dict[str, Any] | None:
@@ -104,8 +116,9 @@ class Helper:
             reply: dict[str, Any] | None = orjson.loads(line) if line else None
             return reply
 
-    def _died(self, child: subprocess.Popen[bytes]) -> ScoringFailed:
-        code, told = child.wait(), self._tail()
+    def _died(self) -> ScoringFailed:
+        assert self.child is not None
+        code, told = self.child.wait(), self._tail()
         self._end()
         if code == -signal.SIGKILL:
             reason = "The scoring process was killed, most often because memory ran out."

@@ -48,12 +48,12 @@ class CausalOptions(BaseModel):
         default_factory=list,
         max_length=MAX_CRITERIA,
         title="Criteria",
-        description="What counts, one per line. Empty: the project's question and guidelines.",
+        description="What counts, one per line, beside the project's guidelines.",
     )
     use_guidelines: bool = Field(
         True,
         title="Show the project's guidelines",
-        description="Off, its question is not shown either.",
+        description="To the model, beside the criteria.",
     )
     temperature: float = Field(
         0.0,
@@ -136,7 +136,7 @@ class DensityRatioOptions(CausalOptions):
     use_guidelines: bool = Field(
         False,
         title="Show the project's guidelines",
-        description="Off, its question is not shown either.",
+        description="To the model, beside the criteria.",
     )
     average: bool = Field(
         False,

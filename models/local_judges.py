@@ -28,6 +28,7 @@ from rubrics.judging.types import Decision, Item
 
 SUM_TEMPERATURE: Final = 10.0  # DPO's reward is beta (log pi - log pi_ref), and beta is often 0.1
 MEAN_TEMPERATURE: Final = 0.1
+ITEMS_AT_ONCE: Final = 256  # in one request to the process that scores
 NO_MODEL: Final = "This judge names no model."
 
 Asked = tuple[list[Message], str]
@@ -56,11 +57,14 @@ class ScoreJudge:
 
     def judge(self, items: Sequence[Item]) -> list[Decision]:
         """One decision per item, in order. Raises ModelsError."""
-        refused = [self.why_not(item) for item in items]
-        decided = iter(
-            self.decide([item for item, why in zip(items, refused, strict=True) if not why])
-        )
-        return [refuse(why) if why else next(decided) for why in refused]
+        found: list[Decision] = []
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            chunk = items[start : start + ITEMS_AT_ONCE]
+            reasons = [self.why_not(item) for item in chunk]
+            fit = [item for item, why in zip(chunk, reasons, strict=True) if not why]
+            decided = iter(self.decide(fit) if fit else [])
+            found += [refuse(why) if why else next(decided) for why in reasons]
+        return found
 
     def why_not(self, item: Item) -> str:
         """Why this judge cannot judge an item, for a page; empty where it can."""
@@ -120,7 +124,7 @@ class RewardModelJudge(ScoreJudge):
         if not self.folder:
             raise BadOptions("This judge names no reward model.", advice="Train one first.")
         asked = [(messages(item), clean_text(text)) for item, text in replies]
-        return self.request("reward-model", folder=self.folder, asked=asked) if asked else []
+        return self.request("reward-model", folder=self.folder, asked=asked)
 
 
 class CausalJudge(ScoreJudge):
@@ -145,7 +149,7 @@ class CausalJudge(ScoreJudge):
     def context(self, item: Item, *examples: str) -> list[Message]:
         """What counts, as a system message to put before a prompt; none where nothing is said."""
         parts = []
-        if told := criteria(item, self.options):
+        if told := bullets(self.options.criteria):
             parts.append(f"What counts in a reply:\n{told}")
         if self.options.use_guidelines and item.guidelines:
             parts.append(item.guidelines)
@@ -195,8 +199,8 @@ class EndogenousJudge(CausalJudge):
             return why
         if self.options.form == "difference" and not self.context(item):
             return (
-                "There is nothing to compare with: give this judge criteria, or the project a "
-                "question or guidelines."
+                "There is nothing to compare with: give this judge criteria, or the project "
+                "guidelines."
             )
         return ""
 
@@ -303,7 +307,7 @@ class YesNoJudge(CausalJudge):
             sections[f"answer {label}" if many else "answer"] = clean_text(text)
         if line:
             sections["criterion"] = clean_text(line)
-        elif told := criteria(item, self.options):
+        elif told := bullets(self.options.criteria):
             sections["criteria"] = clean_text(told)
         if self.options.use_guidelines and item.guidelines:
             sections["guidelines"] = clean_text(item.guidelines)
@@ -330,9 +334,8 @@ def messages(item: Item) -> list[Message]:
     ]
 
 
-def criteria(item: Item, options: CausalOptions) -> str:
-    """What counts, one per line: the judge's own criteria, else the project's question."""
-    lines = options.criteria or ([item.question] if options.use_guidelines else [])
+def bullets(lines: Sequence[str]) -> str:
+    """One per line, those that say nothing left out."""
     return "\n".join(f"- {line}" for line in lines if line.strip())
 
 

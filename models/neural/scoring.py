@@ -16,6 +16,7 @@ from models.neural.store import pack
 from models.pairs import Answer, Message, clean_text
 
 CONVERSATIONS_AT_ONCE: Final = 4096  # encoded and held in memory together
+FEWEST_TOKENS: Final = 16  # in one forward pass; a longer text is a pass by itself
 
 
 class Scorer:
@@ -36,6 +37,15 @@ class Scorer:
                 self.backbone, store, np.arange(len(chunk)), check=lambda: None
             )
         return rewards
+
+    def read_less(self) -> bool:
+        """Halve what goes through the model at once; False where that is no more than one text."""
+        options = self.backbone.options
+        tokens = getattr(options, "tokens_per_forward", 0)
+        if tokens <= FEWEST_TOKENS:
+            return False
+        options.tokens_per_forward = tokens // 2
+        return True
 
 
 def _clean(messages: list[Message]) -> list[Message]:

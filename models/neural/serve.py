@@ -3,162 +3,58 @@
 Requests are JSON lines on stdin, replies JSON lines on stdout. What goes wrong on purpose is a
 reply; anything else, a CUDA fault above all, ends this process and not the one that asked. It ends
 as well when stdin closes, and when nothing was asked for a while, so that an idle model does not
-keep a device's memory.
+keep a device's memory. It listens before it loads torch, which takes seconds.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
-import numpy as np
 import orjson
-import torch
 
-from models.errors import BadOptions, ModelsError, OutOfMemory
-from models.neural.causal import CausalModel
-from models.neural.likelihood import Limits
-from models.neural.memory import guard_memory
-from models.neural.process import take_stdout
-from models.neural.scoring import Scorer
-from models.neural.training_free import Scores, density_ratio, endogenous, yes_no
+from models.errors import ModelsError, OutOfMemory
 from models.supervision import EXIT_DONE, EXIT_ORPHANED
 
 IDLE_SECONDS: Final = 300.0
-Request = Mapping[str, Any]
-
-
-class Models:
-    """Models in memory: those that the last request named, and no others."""
-
-    def __init__(self) -> None:
-        self.held: dict[tuple[str, str], Any] = {}
-
-    def causal(self, names: Sequence[str], *, precision: str) -> list[CausalModel]:
-        """Models by name; one name given twice is one model."""
-        keys = [(name, precision) for name in names]
-        self._keep(keys)
-        for key in keys:
-            if key not in self.held:
-                self.held[key] = CausalModel.load(key[0], precision=precision)
-        return [self.held[key] for key in keys]
-
-    def reward(self, folder: str) -> Scorer:
-        key = (folder, "reward-model")
-        self._keep([key])
-        if key not in self.held:
-            with guard_memory("The reward model does not fit."):
-                self.held[key] = Scorer(Path(folder))
-        return self.held[key]
-
-    def clear(self) -> None:
-        """Free all."""
-        self._keep([])
-
-    def _keep(self, keys: Sequence[tuple[str, str]]) -> None:
-        gone = [key for key in self.held if key not in keys]
-        for key in gone:
-            del self.held[key]
-        if gone:
-            gc.collect()
-            torch.cuda.empty_cache()
-
-
-def answer(request: Request, models: Models, check: Callable[[], None]) -> dict[str, Any]:
-    """``{"scores": [number or None, ...], "notes": {...}}`` for one request.
-
-    ``method`` names a key of METHODS, which says what else stands in it. Raises ModelsError.
-    """
-    method = METHODS.get(request["method"])
-    if method is None:
-        raise BadOptions(f"There is no scorer {request['method']!r}. Known: {', '.join(METHODS)}.")
-    with guard_memory("The scorer ran out while it worked."):
-        scores, notes = method(request, models, check)
-    finite = [float(score) if np.isfinite(score) else None for score in scores]
-    return {"scores": finite, "notes": {name: count for name, count in notes.items() if count}}
-
-
-def _reward_model(request: Request, models: Models, check: Callable[[], None]) -> Scores:
-    """folder, asked."""
-    check()
-    return models.reward(request["folder"]).score(_asked(request)), Counter()
-
-
-def _yes_no(request: Request, models: Models, check: Callable[[], None]) -> Scores:
-    """models [one], questions, words."""
-    (model,) = models.causal(request["models"], precision=request["precision"])
-    first, second = request["words"]
-    return yes_no(model, request["questions"], (first, second), limits=_limits(request, check))
-
-
-def _density_ratio(request: Request, models: Models, check: Callable[[], None]) -> Scores:
-    """models [strong, weak], asked, average, count_end."""
-    strong, weak = models.causal(request["models"], precision=request["precision"])
-    return density_ratio(
-        strong,
-        weak,
-        _asked(request),
-        average=request["average"],
-        count_end=request["count_end"],
-        limits=_limits(request, check),
-    )
-
-
-def _endogenous(request: Request, models: Models, check: Callable[[], None]) -> Scores:
-    """models [one], asked, form, criteria, alpha, count_end."""
-    (model,) = models.causal(request["models"], precision=request["precision"])
-    return endogenous(
-        model,
-        _asked(request),
-        form=request["form"],
-        criteria=request["criteria"],
-        alpha=request["alpha"],
-        count_end=request["count_end"],
-        limits=_limits(request, check),
-    )
-
-
-METHODS: Final[dict[str, Callable[[Request, Models, Callable[[], None]], Scores]]] = {
-    "reward-model": _reward_model,
-    "yes-no": _yes_no,
-    "density-ratio": _density_ratio,
-    "endogenous": _endogenous,
-}
-
-
-def _asked(request: Request) -> list[tuple[Any, Any]]:
-    return [(prompt, reply) for prompt, reply in request["asked"]]
-
-
-def _limits(request: Request, check: Callable[[], None]) -> Limits:
-    return Limits(request["max_length"], request["tokens_per_forward"], check)
 
 
 def main() -> int:
     """Answer until stdin closes or nothing was asked for IDLE_SECONDS."""
-    stdout, models = take_stdout(), Models()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    reply: Callable[[bytes], None] | None = None
     while True:
         try:
             line = requests.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return EXIT_DONE
+        reply = reply or _load()
+        reply(line)
+
+
+def _load() -> Callable[[bytes], None]:
+    """What answers a request on stdout; torch comes with it."""
+    from models.neural.answers import Models, answer
+    from models.neural.process import take_stdout
+
+    stdout, models = take_stdout(), Models()
+
+    def reply(line: bytes) -> None:
         try:
-            reply = answer(orjson.loads(line), models, lambda: None)
+            said = answer(orjson.loads(line), models, lambda: None)
         except ModelsError as error:
             if isinstance(error, OutOfMemory):
                 models.clear()
-            reply = {"kind": error.kind, "reason": error.message, "advice": error.advice}
-        stdout.write(orjson.dumps(reply) + b"\n")
+            said = {"kind": error.kind, "reason": error.message, "advice": error.advice}
+        stdout.write(orjson.dumps(said) + b"\n")
         stdout.flush()
+
+    return reply
 
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
@@ -169,4 +65,4 @@ def _listen(requests: queue.SimpleQueue[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # without waiting for the thread that listens

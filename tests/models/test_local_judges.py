@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,7 +18,7 @@ torch = pytest.importorskip("torch")
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models import gateway
-from models.errors import BadBackbone, BadOptions, ScoringFailed
+from models.errors import BadBackbone, BadOptions, OutOfMemory, ScoringFailed
 from models.helper import Helper
 from models.local_judge_options import (
     DensityRatioOptions,
@@ -30,6 +35,7 @@ from models.local_judges import (
 )
 from models.neural.process import Events, Stop
 from models.neural.train import work
+from models.neural.transformer import TransformerBackbone
 from models.supervision import EXIT_DONE
 from rubrics.judging.sections import read_sections
 from rubrics.judging.types import Candidate, Item
@@ -39,6 +45,7 @@ from tests.models.planted import make_world, write_run
 
 pytestmark = pytest.mark.neural
 
+ROOT = Path(__file__).resolve().parents[2]
 WORLD = make_world(400, seed=11)
 PICTURE = Picture("00", "image/png", b"")
 
@@ -49,7 +56,7 @@ def item(texts, kind="pairwise", **fields):
 
 
 PAIRS = [
-    Item(i, "pairwise", p.prompt, (Candidate(p.chosen), Candidate(p.rejected)), question="Better?")
+    Item(i, "pairwise", p.prompt, (Candidate(p.chosen), Candidate(p.rejected)))
     for i, p in enumerate(WORLD.pairs[:12])
 ]
 THREE = item(["tea", "for example bread", "step by step, so"], "ranking")
@@ -96,7 +103,9 @@ def judges(folders, artifact):
         "density-ratio": DensityRatioJudge(
             DensityRatioOptions(strong=qwen, weak=llama, criteria=["brief"]), ask=here
         ),
-        "endogenous": EndogenousJudge(EndogenousOptions(model=qwen), ask=here),
+        "endogenous": EndogenousJudge(
+            EndogenousOptions(model=qwen, criteria=["be brief"]), ask=here
+        ),
     }
 
 
@@ -106,10 +115,8 @@ NAMES = ["reward-model", "yes-no", "yes-no-pairs", "density-ratio", "endogenous"
 @pytest.mark.parametrize("name", NAMES)
 def test_every_judge_decides_pairs_and_rankings_and_mirrors_them(judges, name):
     judge = judges[name]
-    mirrored = [
-        Item(i.id, i.kind, i.messages, i.candidates[::-1], question=i.question) for i in PAIRS
-    ]
-    asked = [*PAIRS, THREE, FOUR] if name != "endogenous" else PAIRS
+    mirrored = [Item(i.id, i.kind, i.messages, i.candidates[::-1]) for i in PAIRS]
+    asked = [*PAIRS, THREE, FOUR]
     found = judge.judge(asked)
     assert len(found) == len(asked)
     for decision, one in zip(found, asked, strict=True):
@@ -200,7 +207,7 @@ def test_criteria_and_examples_stand_before_the_prompt():
 
     options = DensityRatioOptions(strong="s", weak="w", criteria=["brief"], exemplars=["A. Good."])
     judge = DensityRatioJudge(options, ask=ask)
-    judge.judge([item(["tea", "so"], question="Which?", guidelines="Rules.")])
+    judge.judge([item(["tea", "so"], guidelines="Rules.")])
     judge.judge([item(["tea", "so"])])
     (request, _) = told
     assert request["models"] == ("s", "w")
@@ -212,13 +219,12 @@ def test_criteria_and_examples_stand_before_the_prompt():
 
 
 def test_without_criteria_there_is_no_difference_to_take(judges):
-    (found,) = judges["endogenous"].judge([item(["tea", "so"])])
+    qwen = judges["endogenous"].options.model
+    plain = EndogenousJudge(EndogenousOptions(model=qwen), ask=gateway.score_here)
+    (found,) = plain.judge([item(["tea", "so"])])
     assert found.error == "unsupported"
     assert "nothing to compare with" in found.detail
-    outcome = EndogenousJudge(
-        EndogenousOptions(model=judges["endogenous"].options.model, form="outcome"),
-        ask=gateway.score_here,
-    )
+    outcome = EndogenousJudge(EndogenousOptions(model=qwen, form="outcome"), ask=gateway.score_here)
     assert outcome.judge([item(["tea", "so"])])[0].ranks is not None
 
 
@@ -241,6 +247,35 @@ def test_token_rewards_are_there_for_callers(folders):
     assert len(pieces) == len(rewards) == len(reading.log_probabilities)
     total = reading.log_probabilities.sum() + reading.values[0]
     assert rewards.sum() == pytest.approx(total, abs=1e-4)
+
+
+def test_a_reward_model_reads_less_at_once_where_memory_runs_out(tmp_path, monkeypatch):
+    folder = tiny.bert(tmp_path / "bert")
+    asked = [[one.messages, candidate.text] for one in PAIRS for candidate in one.candidates]
+    given = {"method": "reward-model", "folder": str(folder), "asked": asked}
+    expected = gateway.score_here(given)["scores"]
+    plain, sizes = TransformerBackbone.rewards, []
+
+    def scarce(self, store, sequences):
+        sizes.append(len(sequences))
+        if len(sequences) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, store, sequences)
+
+    monkeypatch.setattr(TransformerBackbone, "rewards", scarce)
+    assert gateway.score_here(given)["scores"] == pytest.approx(expected, abs=1e-5)
+    assert sizes[0] == len(asked)
+    monkeypatch.setattr(TransformerBackbone, "rewards", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        gateway.score_here(given)
+    monkeypatch.setattr(torch.nn.Module, "__call__", _no_memory)
+    monkeypatch.setattr(TransformerBackbone, "rewards", plain)
+    with pytest.raises(OutOfMemory, match="single text"):
+        gateway.score_here(given)
+
+
+def _no_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 # The child process
@@ -274,6 +309,48 @@ def test_a_child_scores_as_this_process_does_and_outlives_the_call(helper, folde
     child = helper.child
     helper.close()
     assert child.returncode is not None
+
+
+ALONE = """
+import os, signal
+from models.helper import Helper
+helper = Helper()
+def die():
+    print(helper.child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+helper.ask({"method": "none"}, check=die)
+"""
+
+
+def test_a_child_does_not_outlive_who_asked():
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(done.stdout)).wait(timeout=60)
+
+
+def test_an_idle_child_ends_and_is_started_again(helper, artifact, monkeypatch):
+    """One that has ended, and one that ends just when it is asked."""
+    idle = "from models.neural import serve; serve.IDLE_SECONDS = 0.0; serve.os._exit(serve.main())"
+    reading, writing = os.pipe()
+    first = subprocess.run([sys.executable, "-c", idle], cwd=ROOT, stdin=reading, check=False)
+    os.close(reading)
+    os.close(writing)
+    assert first.returncode == EXIT_DONE
+    started = []
+
+    def start():
+        started.append(1)
+        plain()
+        if len(started) == 1:  # a child that had nothing to do
+            helper.child.kill()
+            helper.child.wait()
+            helper.child.returncode = EXIT_DONE
+
+    plain = helper._start
+    monkeypatch.setattr(helper, "_start", start)
+    assert helper.ask(request(artifact)) == gateway.score_here(request(artifact))
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""What a scoring process answers: requests to scores, by models that it keeps in memory."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from models.errors import BadOptions, OutOfMemory
+from models.neural.causal import CausalModel
+from models.neural.likelihood import Limits
+from models.neural.memory import guard_memory
+from models.neural.scoring import Scorer
+from models.neural.training_free import Scores, density_ratio, endogenous, yes_no
+
+Request = Mapping[str, Any]
+
+
+class Models:
+    """Models in memory: those that the last request named, and no others."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], Any] = {}
+
+    def causal(self, names: Sequence[str], *, precision: str) -> list[CausalModel]:
+        """Models by name; one name given twice is one model."""
+        keys = [(name, precision) for name in names]
+        self._keep(keys)
+        for key in keys:
+            if key not in self.held:
+                self.held[key] = CausalModel.load(key[0], precision=precision)
+        return [self.held[key] for key in keys]
+
+    def reward(self, folder: str) -> Scorer:
+        key = (folder, "reward-model")
+        self._keep([key])
+        if key not in self.held:
+            with guard_memory("The reward model does not fit."):
+                self.held[key] = Scorer(Path(folder))
+        return self.held[key]
+
+    def clear(self) -> None:
+        """Free all."""
+        self._keep([])
+
+    def _keep(self, keys: Sequence[tuple[str, str]]) -> None:
+        gone = [key for key in self.held if key not in keys]
+        for key in gone:
+            del self.held[key]
+        if gone:
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def answer(request: Request, models: Models, check: Callable[[], None]) -> dict[str, Any]:
+    """``{"scores": [number or None, ...], "notes": {...}}`` for one request.
+
+    ``method`` names a key of METHODS, which says what else stands in it. Raises ModelsError.
+    """
+    method = METHODS.get(request["method"])
+    if method is None:
+        raise BadOptions(f"There is no scorer {request['method']!r}. Known: {', '.join(METHODS)}.")
+    with guard_memory("The scorer ran out while it worked."):
+        scores, notes = method(request, models, check)
+    finite = [float(score) if np.isfinite(score) else None for score in scores]
+    return {"scores": finite, "notes": {name: count for name, count in notes.items() if count}}
+
+
+def _reward_model(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """folder, asked."""
+    check()
+    scorer = models.reward(request["folder"])
+    while True:
+        try:
+            with guard_memory("A single text does not fit."):
+                return scorer.score(_asked(request)), Counter()
+        except OutOfMemory:
+            if not scorer.read_less():
+                raise
+        torch.cuda.empty_cache()
+
+
+def _yes_no(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """models [one], questions, words."""
+    (model,) = models.causal(request["models"], precision=request["precision"])
+    first, second = request["words"]
+    return yes_no(model, request["questions"], (first, second), limits=_limits(request, check))
+
+
+def _density_ratio(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """models [strong, weak], asked, average, count_end."""
+    strong, weak = models.causal(request["models"], precision=request["precision"])
+    return density_ratio(
+        strong,
+        weak,
+        _asked(request),
+        average=request["average"],
+        count_end=request["count_end"],
+        limits=_limits(request, check),
+    )
+
+
+def _endogenous(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """models [one], asked, form, criteria, alpha, count_end."""
+    (model,) = models.causal(request["models"], precision=request["precision"])
+    return endogenous(
+        model,
+        _asked(request),
+        form=request["form"],
+        criteria=request["criteria"],
+        alpha=request["alpha"],
+        count_end=request["count_end"],
+        limits=_limits(request, check),
+    )
+
+
+METHODS: Final[dict[str, Callable[[Request, Models, Callable[[], None]], Scores]]] = {
+    "reward-model": _reward_model,
+    "yes-no": _yes_no,
+    "density-ratio": _density_ratio,
+    "endogenous": _endogenous,
+}
+
+
+def _asked(request: Request) -> list[tuple[Any, Any]]:
+    return [(prompt, reply) for prompt, reply in request["asked"]]
+
+
+def _limits(request: Request, check: Callable[[], None]) -> Limits:
+    return Limits(request["max_length"], request["tokens_per_forward"], check)
