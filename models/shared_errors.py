@@ -50,7 +50,12 @@ class SharedErrors:
 
 
 def shared_errors(
-    items: ArrayLike, raters: ArrayLike, labels: ArrayLike, fitted: DawidSkene
+    items: ArrayLike,
+    raters: ArrayLike,
+    labels: ArrayLike,
+    fitted: DawidSkene,
+    *,
+    named: int = NAMED_PAIRS,
 ) -> SharedErrors:
     """Compare the agreement of every two raters with what a fitted DawidSkene predicts.
 
@@ -62,7 +67,7 @@ def shared_errors(
 
     It cannot see an error that *all* raters share alike, which looks like the truth (only golds
     can), nor anything with fewer than four raters, where the fit absorbs it.
-    Same arrays as DawidSkene.fit. Raises ValueError as count_votes does.
+    Same arrays as DawidSkene.fit; ``named`` pairs at most are in ``worst``. Raises ValueError as count_votes does.
     Source: residual association of latent class models, Qu, Tan and Kutner 1996, Biometrics
     52:797.
     """
@@ -84,7 +89,7 @@ def shared_errors(
     p_value = np.where(hits > 0, betainc(np.maximum(hits, 1), together - hits + 1, chance), 1.0)
     alike = (p_value < ERROR_RATE / max(len(first), 1)) & (excess >= LEAST_EXCESS)
     order = np.flatnonzero(alike)
-    order = order[np.argsort(-excess[order], kind="stable")][:NAMED_PAIRS]
+    order = order[np.argsort(-excess[order], kind="stable")][:named]
     worst = tuple(
         AlikePair(
             int(busiest[first[at]]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, TypedDict
 
 from django.db.models import Sum
+from django.db.models.fields.json import KeyTransform
 
 from annotator.models import Judge, JudgeReport, Rater
 
@@ -121,6 +122,7 @@ class Position(TypedDict):
     tie_once: Estimate  # a tie in one of the orders only: all four add up to 1
     first_slot: Estimate  # share of single answers for the response shown first, ties left out
     bias: Estimate | None  # b in log-odds, positive for the first slot: models.position
+    bias_gaussian: Estimate | None  # b in standard deviations of how far apart two answers are
     strategies: list[Strategy]
 
 
@@ -307,16 +309,26 @@ def report(judge: Judge) -> JudgeReport | None:
 def headline(judge: Judge) -> dict[str, Any] | None:
     """Agreement, position, calibration and cost of the newest report, without the rest of it."""
     paths = {
-        "agreement": "figures__agreement__exact__judge",
-        "ceiling": "figures__agreement__exact__ceiling",
-        "same": "figures__position__same",
-        "ece": "figures__calibration__ece",
-        "counts": "figures__counts",
-        "cost": "figures__cost",
+        "agreement": ("agreement", "exact", "judge"),
+        "ceiling": ("agreement", "exact", "ceiling"),
+        "same": ("position", "same"),
+        "ece": ("calibration", "ece"),
+        "counts": ("counts",),
+        "cost": ("cost",),
     }
     rows = JudgeReport.objects.filter(judge=judge, figures__version=VERSION)
-    values = rows.order_by("-created_at", "-pk").values_list("created_at", *paths.values()).first()
+    rows = rows.annotate(**{f"at_{name}": _key(path) for name, path in paths.items()})
+    names = ("created_at", *(f"at_{name}" for name in paths))
+    values = rows.order_by("-created_at", "-pk").values_list(*names).first()
     return None if values is None else dict(zip(("created_at", *paths), values, strict=True))
+
+
+def _key(path: tuple[str, ...]) -> Any:
+    """``figures`` at a path; "exact" between double underscores would be a lookup."""
+    found: Any = "figures"
+    for name in path:
+        found = KeyTransform(name, found)
+    return found
 
 
 def counters(judge: Judge) -> dict[str, int]:
