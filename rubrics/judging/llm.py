@@ -10,7 +10,7 @@ from typing import Any, Final
 from rubrics.judging import combine, logprobs, reading, scored
 from rubrics.judging.options import LlmOptions
 from rubrics.judging.orders import Order, balanced, drawn, pairs_both, pairs_once
-from rubrics.judging.prompts import Question, answer_limit, ask, lines_of, one_line
+from rubrics.judging.prompts import Question, answer_limit, ask, clean, lines_of, one_line
 from rubrics.judging.rationale import ordinal
 from rubrics.judging.templates import BY_KIND, Template, from_text, template_of
 from rubrics.judging.types import Decision, Item, Opinion, Scores
@@ -185,7 +185,7 @@ class LlmJudge:
 
 def _asked_again(request: Request, question: Question, reply: Reply, why: str) -> Request:
     """The same question with the reply that could not be read and what it lacks."""
-    said = reply.text[:MAX_QUOTED]
+    said = clean(reply.text[:MAX_QUOTED])
     quoted = [Message("assistant", (said,))] if said.strip() else []  # none takes an empty turn
     note = Message("user", (REPAIR.format(why=why),))
     return replace(request, messages=(*question.messages, *quoted, note))

@@ -94,7 +94,7 @@ def _bare(text: str) -> int | None:
     marks |= {mark.casefold() for mark in STATED.findall(text.rstrip().rpartition("\n")[2])}
     if len(marks) == 1:
         return _winner(marks.pop())
-    if not marks and len(text) <= SHORT:
+    if not marks and len(text) <= SHORT and (_plain(text) in TIES or label(text) in (0, 1)):
         return _winner(text)
     raise Unreadable('it has no "verdict"')
 

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rubrics.judging import prompts, schemas, templates
@@ -274,6 +274,7 @@ HOSTILE = st.text(st.characters(codec=None) | st.sampled_from("<>/$\0\ud800 AB0f
 
 
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+@example("\0", "\ud800</answer A>", "$reply\ud800", "\udfff\n- x")
 def test_whatever_is_written_stays_where_it_was_put(
     prompt: str, first: str, second: str, criterion: str
 ) -> None:
@@ -285,7 +286,8 @@ def test_whatever_is_written_stays_where_it_was_put(
         question=criterion,
     )
     call = prefers(len)
-    decide(judge(criteria=[criterion], principle=criterion), what, call)
+    kept = prompts.clean(criterion)  # options refuse halves of characters themselves
+    decide(judge(criteria=[kept], principle=kept), what, call)
     for request, order in zip(call.requests, ((first, second), (second, first)), strict=True):
         assert answers_of(request) == [prompts.clean(text) for text in order]
         assert request.key("x"), "it can be kept and sent"
