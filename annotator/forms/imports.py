@@ -33,7 +33,7 @@ PEOPLE: Final = (
 MAX_COLUMNS_TEXT: Final = 10_000
 
 
-OPTIONS: Final = ("rater", "labels", "pairs", "kind", "people", "values", "stand_ins")
+OPTIONS: Final = ("rater", "judges", "labels", "pairs", "kind", "people", "values", "stand_ins")
 
 
 class ImportForm(forms.Form):
@@ -73,6 +73,14 @@ class ImportForm(forms.Form):
         max_length=MAX_NAME,
         label="Rater of unsigned labels",
         help_text=f"Labels that name nobody are recorded under this name. Empty: {DEFAULT_RATER}.",
+    )
+    judges = forms.CharField(
+        required=False,
+        max_length=MAX_COLUMNS_TEXT,
+        label="Raters that are AI judges",
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+        help_text="Their names, or the columns of their labels, with commas between; * is all. "
+        "What they say is measured and counts only where somebody names them.",
     )
     pairs = forms.ChoiceField(choices=PAIRS, required=False, label="Which answers are compared")
     kind = forms.ChoiceField(
@@ -130,6 +138,9 @@ class ImportForm(forms.Form):
             columns = column.split(",") if name in SEVERAL else [column]
             mapping.setdefault(name, []).extend(one.strip() for one in columns if one.strip())
         return mapping
+
+    def clean_judges(self) -> list[str]:
+        return [one.strip() for one in self.cleaned_data["judges"].split(",") if one.strip()]
 
     def clean_values(self) -> dict[str, int]:
         numbers: dict[str, int] = {}
@@ -192,4 +203,5 @@ def initial_of(config: dict[str, Any]) -> dict[str, Any]:
         "values": ", ".join(f"{word} = {n}" for word, n in options.get("values", {}).items()),
         "stand_ins": options.get("stand_ins", False),
         "rater": options.get("rater", ""),
+        "judges": ", ".join(options.get("judges", [])),
     }

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from annotator.importers.planning import PAIRWISE, plan
-from annotator.importers.types import BadRow, Options, Row
+from annotator.importers.types import MAX_JUDGE, BadRow, Options, Row
 from annotator.importers.values import check_turns
 
 # A NUL as JSON writes it; after an odd number of backslashes it is no escape.
@@ -65,13 +65,22 @@ def _check_rest(row: Row, limit: int) -> None:
                 check_json(kept)
     for vote in row.votes:
         check_text(vote.rater, limit)
+        if vote.is_judge:
+            _check_judge(vote.rater)
         if vote.rationale:
             check_text(vote.rationale, limit)
     for judged in (*row.verdicts, *([row.gold] if row.gold else [])):
         check_text(judged.rater, limit)
+        if judged.is_judge:
+            _check_judge(judged.rater)
         check_text(judged.rationale, limit)
         for name in judged.ratings or ():
             check_text(name, limit)
+
+
+def _check_judge(name: str) -> None:
+    if len(name) > MAX_JUDGE:
+        raise BadRow("name-too-long", f"{name[:40]!r}… for a judge, who has up to {MAX_JUDGE}")
 
 
 def check_json(value: Any) -> None:

@@ -10,6 +10,8 @@ scheme       raw values                      meaning
              (HelpSteer2-Preference, Think-RM; a y of +1 for "the right one", as in PAL)
 ``share-a``  0 ... 1                         the first answer's share (Pick-a-Pic label_0)
 ============ =============================== =================================================
+
+``one-two-words`` is ``one-two`` where a tie may also be a word: PandaLM's judges write Tie.
 """
 
 from __future__ import annotations
@@ -112,6 +114,11 @@ def one_two(value: Any) -> Reading:
     return FIRST if found < 1.5 else SECOND
 
 
+def one_two_words(value: Any) -> Reading:
+    is_word = isinstance(value, str) and value.strip().lower() in WORDS
+    return words(value) if is_word else one_two(value)
+
+
 def zero_one(value: Any) -> Reading:
     found = number(value)
     if found not in (0, 0.5, 1):
@@ -138,6 +145,7 @@ def share_a(value: Any) -> Reading:
 SCHEMES: Final[dict[str, Scheme]] = {
     "words": words,
     "one-two": one_two,
+    "one-two-words": one_two_words,
     "zero-one": zero_one,
     "signed": signed,
     "share-a": share_a,
@@ -146,6 +154,7 @@ SCHEME_LABELS: Final = {
     "auto": "Find out from the first rows",
     "words": "Words: a, b, tie, model_a, left …",
     "one-two": "1 and 2; 0 is a tie",
+    "one-two-words": "1 and 2, or words; 0 is a tie",
     "zero-one": "0 is the first, 1 the second",
     "signed": "−3 to 3; negative is the first",
     "share-a": "Share of the first, 0 to 1",

@@ -120,6 +120,7 @@ def _as_pairs(row: Row, options: Options) -> list[tuple[int, ...]]:
                     both_bad=judged.both_bad,
                     at=judged.at,
                     rationale=judged.rationale,
+                    is_judge=judged.is_judge,
                 )
             )
     row.pairs = [(vote.first, vote.second) for vote in row.votes] or row.pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 Mapping = dict[str, list[str]]
@@ -17,7 +17,14 @@ class Preset:
     needs: tuple[str, ...]
     mapping: Mapping
     labels: str = "auto"
-    ignore: tuple[str, ...] = field(default=())
+    unless: tuple[str, ...] = ()  # columns that make it another table
+    judges: tuple[str, ...] = ()  # raters that are AI judges, * all of them
+    rater: str = ""  # who signs labels that name nobody
+
+    def fits(self, columns: Collection[str]) -> bool:
+        return all(one in columns for one in self.needs) and not any(
+            one in columns for one in self.unless
+        )
 
 
 PRESETS: Final = (
@@ -30,11 +37,12 @@ PRESETS: Final = (
             "response_a": ["response1"],
             "response_b": ["response2"],
             "generators": ["cmp_key"],
-            "label": ["annotator1", "annotator2", "annotator3"],
+            "label": ["annotator1", "annotator2", "annotator3", "gpt_result", "pandalm_result"],
             "id": ["idx"],
             "tags": ["motivation_app"],
         },
-        labels="one-two",
+        labels="one-two-words",
+        judges=("gpt_result", "pandalm_result"),
     ),
     Preset(
         "LLMBar",
@@ -94,15 +102,24 @@ def guess(columns: Collection[str]) -> tuple[Mapping, str, str]:
 
     The mapping holds what was recognized; it may lack a prompt or the answers.
     """
-    for preset in PRESETS:
-        if all(column in columns for column in preset.needs):
-            mapping = {
-                name: present
-                for name, wanted in preset.mapping.items()
-                if (present := [column for column in wanted if column in columns])
-            }
-            return mapping, preset.name, preset.labels
-    return _by_name(columns), "", "auto"
+    preset = find(columns)
+    if preset is None:
+        return _by_name(columns), "", "auto"
+    return present(preset, columns), preset.name, preset.labels
+
+
+def find(columns: Collection[str], presets: Sequence[Preset] = PRESETS) -> Preset | None:
+    """The well-known table that has these columns."""
+    return next((preset for preset in presets if preset.fits(columns)), None)
+
+
+def present(preset: Preset, columns: Collection[str]) -> Mapping:
+    """What a well-known table maps, less the columns that are not there."""
+    found = {
+        name: [column for column in wanted if column in columns]
+        for name, wanted in preset.mapping.items()
+    }
+    return {name: named for name, named in found.items() if named}
 
 
 def _by_name(columns: Collection[str]) -> Mapping:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from annotator.errors import Invalid
-from annotator.importers import labels, presets, values
-from annotator.importers.types import BadRow, Options, Reply, Row, RowReader, Vote
+from annotator.importers import labels, orders, presets, values
+from annotator.importers.types import Options, Reply, Row, RowReader, Vote
 
 Cells = Mapping[str, Any]
 
@@ -123,6 +123,12 @@ def votes_reader(
     mapping: presets.Mapping, options: Options, scheme: str, sample: list[dict[str, Any]]
 ) -> Callable[[Cells, list[Reply]], list[Vote]]:
     columns = mapping.get("label", [])
+    swapped = mapping.get("swapped", [])
+    if swapped and len(columns) != 1:
+        raise Invalid("The winner in the other order needs one column of winners beside it.")
+    known = {column for row in sample for column in row}
+    preset = presets.find(known)
+    judges = frozenset(preset.judges if preset else ())
     rater_columns = mapping.get("rater", [""])
     schemes = {
         column: labels.SCHEMES[
@@ -144,12 +150,15 @@ def votes_reader(
         if ordered:
             votes.append(Vote(signed_by or options.rater, 1, 1))
         for column in columns:
-            value = row.get(column)
-            if labels.is_unsaid(value):
+            named = [column, *swapped]
+            if all(labels.is_unsaid(row.get(one)) for one in named):
                 continue
-            outcome, strength, both_bad = _reading(schemes[column], value, replies, column)
             rater = column if len(columns) > 1 else signed_by or options.rater
-            votes.append(Vote(rater, outcome, strength, both_bad=both_bad))
+            is_judge = rater in judges or options.is_judge(rater)
+            scheme = _with_texts(schemes[column], replies)
+            vote = orders.read_vote(row, rater, scheme, named, is_judge=is_judge)
+            if vote is not None:
+                votes.append(vote)
         for vote in votes:
             read_detail(row, vote)
         return votes
@@ -157,19 +166,18 @@ def votes_reader(
     return read
 
 
-def _reading(
-    scheme: labels.Scheme, value: Any, replies: list[Reply], column: str
-) -> labels.Reading:
-    """What a label says; the very text of an answer is a label too."""
-    if isinstance(value, str) and replies[0].text != replies[1].text:
-        if value == replies[0].text:
-            return labels.FIRST
-        if value == replies[1].text:
-            return labels.SECOND
-    try:
+def _with_texts(scheme: labels.Scheme, replies: list[Reply]) -> labels.Scheme:
+    """A scheme for one row: the very text of an answer is a label too."""
+
+    def read(value: Any) -> labels.Reading:
+        if isinstance(value, str) and replies[0].text != replies[1].text:
+            if value == replies[0].text:
+                return labels.FIRST
+            if value == replies[1].text:
+                return labels.SECOND
         return scheme(value)
-    except BadRow as bad:
-        raise BadRow(bad.code, bad.detail, columns=(column,)) from None
+
+    return read
 
 
 def detail_reader(mapping: presets.Mapping) -> Callable[[Cells, Vote], None]:

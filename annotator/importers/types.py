@@ -14,12 +14,14 @@ from annotator.kinds import KINDS
 
 DEFAULT_RATER: Final = "imported"
 MAX_NAME: Final = 120
+MAX_JUDGE: Final = 80  # the name of a judge
 MAX_ID: Final = 200
 MAX_RESPONSES: Final = 64
 
 Ratings = dict[str, list[int | None]]
 
 AUTO: Final = "auto"
+EVERYBODY: Final = "*"  # in place of the names of judges
 
 # What a column can be mapped to.
 FIELDS: Final = {
@@ -36,6 +38,7 @@ FIELDS: Final = {
     "generators": "both writers in one column, joined by _",
     "label": "which answer won; several columns are several raters",
     "rater": "who says so",
+    "swapped": "which answer won with the two exchanged, named as in the first order",
     "strength": "how clearly: 1 to 3",
     "rationale": "why",
     "at": "when",
@@ -105,7 +108,9 @@ class Vote:
     """One outside verdict on the replies at places ``first`` and ``second`` of a row.
 
     ``outcome`` is 1 when the first is better, -1 when the second is, 0 for a tie; ``strength``
-    is 0 for a tie, else 1 to 3.
+    is 0 for a tie, else 1 to 3. Of an AI judge, ``orders`` holds the outcome with the answers as
+    given and, where it was asked, with them exchanged; None where it could not be read.
+    ``unread`` is a judge's verdict that cannot be used, as it stood: ``outcome`` says nothing then.
     """
 
     rater: str
@@ -116,6 +121,9 @@ class Vote:
     both_bad: bool = False
     at: datetime | None = None
     rationale: str = ""
+    is_judge: bool = False
+    orders: tuple[int | None, ...] = ()
+    unread: str | None = None
 
 
 @dataclass(slots=True)
@@ -132,6 +140,7 @@ class Judged:
     both_bad: bool = False
     at: datetime | None = None
     rationale: str = ""
+    is_judge: bool = False
 
 
 @dataclass(slots=True)
@@ -189,6 +198,12 @@ class Options(BaseModel):
         title="Rater of unsigned labels",
         description="Labels that come without a rater of their own are recorded under this name.",
     )
+    judges: list[str] = Field(
+        default_factory=list,
+        max_length=1_000,
+        title="Raters that are AI judges",
+        description="Names of raters, or columns of labels; * is all of them.",
+    )
     labels: str = Field(
         "auto", title="How labels are written", description="See annotator.importers.labels."
     )
@@ -243,6 +258,10 @@ class Options(BaseModel):
         if key != AUTO and key not in KINDS:
             raise ValueError(f"there is no kind {key!r}; known: {AUTO}, {', '.join(KINDS)}")
         return key
+
+    def is_judge(self, rater: str) -> bool:
+        """Whether labels of this rater are an AI judge's."""
+        return EVERYBODY in self.judges or rater in self.judges
 
     def column(self, name: str) -> str | None:
         """The one column a field is read from, None where it is not mapped."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from annotator.errors import Invalid
-from annotator.importers import labels, presets, table, values
+from annotator.importers import labels, orders, presets, table, values
 from annotator.importers.types import (
+    DEFAULT_RATER,
+    EVERYBODY,
     MAX_ID,
     BadRow,
     Judged,
@@ -15,7 +17,6 @@ from annotator.importers.types import (
     Reply,
     Row,
     RowReader,
-    Vote,
 )
 
 STAND_INS: Final = ("Answer 1", "Answer 2")
@@ -26,14 +27,30 @@ LLMBAR: Final = presets.Preset(
         "item": ["subset", "idx"],
         "rater": ["judge", "strategy"],
         "label": ["winner"],
+        "swapped": ["winner_swapped"],
         "gold": ["label"],
     },
     labels="one-two",
+    judges=(EVERYBODY,),
 )
+PANDALM: Final = tuple(
+    presets.Preset(
+        f"PandaLM’s judgments by {rater}",
+        ("idx", f"{stem}_result"),
+        {"item": ["idx"], "label": [f"{stem}_result"], "rationale": [f"{stem}_reason"]},
+        labels="one-two-words",
+        unless=("response1",),
+        judges=(EVERYBODY,),
+        rater=rater,
+    )
+    for stem, rater in (("gpt", "GPT-3.5"), ("pandalm", "PandaLM-7B"))
+)
+PRESETS: Final = (LLMBAR, *PANDALM)
 NAMES: Final = {
     "item": ("pair_id", "pair", "item", "item_id", "comparison_id"),
     "rater": presets.OTHERS["rater"],
     "label": ("winner", "preference", "choice", "preferred", "preference_strength"),
+    "swapped": ("winner_swapped", "swapped"),
     "gold": ("gold", "gold_label", "truth"),
 }
 TEXTS: Final = ("prompt", "response_a", "response_b")
@@ -43,13 +60,10 @@ def guess(
     columns: set[str], asked: presets.Mapping | None = None
 ) -> tuple[presets.Mapping, str, str]:
     """(mapping, name of a known table, how its labels are written) of rows that are votes."""
-    if set(LLMBAR.needs) <= columns:
-        known = {
-            name: present
-            for name, wanted in LLMBAR.mapping.items()
-            if (present := [column for column in wanted if column in columns])
-        }
-        name, scheme = LLMBAR.name, LLMBAR.labels
+    preset = presets.find(columns, PRESETS)
+    if preset is not None:
+        known = presets.present(preset, columns)
+        name, scheme = preset.name, preset.labels
     else:
         known, name, scheme = {}, "", "auto"
         for field, wanted in NAMES.items():
@@ -69,11 +83,17 @@ def guess(
 
 
 def prepare(options: Options, sample: list[Raw]) -> RowReader:
-    """A reader for rows of one vote each. Raises Invalid without a pair, a rater and a winner."""
+    """A reader for rows of one vote each. Raises Invalid without a pair, a rater and a winner.
+
+    Without a column of raters, all are signed by the rater that the options name.
+    """
     columns = {column for row in sample for column in row}
     mapping, _, scheme = guess(columns, options.mapping)
     absent = [column for named in mapping.values() for column in named if column not in columns]
-    missing = [name for name in ("item", "rater", "label") if name not in mapping]
+    preset = presets.find(columns, PRESETS)
+    signed_by = options.rater if options.rater != DEFAULT_RATER else preset.rater if preset else ""
+    needed = ("item", "label") if signed_by else ("item", "rater", "label")
+    missing = [name for name in needed if name not in mapping]
     if absent or missing:
         raise Invalid(
             f"There is no column “{absent[0]}”."
@@ -83,14 +103,22 @@ def prepare(options: Options, sample: list[Raw]) -> RowReader:
         )
     if options.labels != "auto":
         scheme = options.labels
-    return _Reader(mapping, options, scheme, sample).read
+    judges = (*options.judges, *(preset.judges if preset else ()))
+    return _Reader(
+        mapping,
+        options.model_copy(update={"rater": signed_by, "judges": list(judges)}),
+        scheme,
+        sample,
+    ).read
 
 
 class _Reader:
     def __init__(
         self, mapping: presets.Mapping, options: Options, scheme: str, sample: list[Raw]
     ) -> None:
-        self.item, self.rater, self.label = mapping["item"], mapping["rater"], mapping["label"][0]
+        self.item, self.label = mapping["item"], mapping["label"][0]
+        self.rater = mapping.get("rater", [])
+        self.swapped = mapping.get("swapped", [""])[0]
         self.gold = mapping.get("gold", [""])[0]
         self.options = options
         self.has_texts = set(TEXTS) <= set(mapping)
@@ -111,14 +139,16 @@ class _Reader:
         if not name:
             raise BadRow("no-item", columns=tuple(self.item))
         found = self._row(row, name)
-        if not labels.is_unsaid(row.get(self.label)):
-            rater = values.joined(row, self.rater)
+        rater = values.joined(row, self.rater) if self.rater else self.options.rater
+        is_judge = self.options.is_judge(rater)
+        named = [column for column in (self.label, self.swapped) if column]
+        if is_judge or not all(labels.is_unsaid(row.get(column)) for column in named):
             if not rater:
                 raise BadRow("no-rater", columns=tuple(self.rater))
-            outcome, strength, both_bad = self._say(row[self.label], self.label)
-            vote = Vote(rater, outcome, strength, both_bad=both_bad)
-            self.detail(row, vote)
-            found.votes = [vote]
+            vote = orders.read_vote(row, rater, self.scheme, named, is_judge=is_judge)
+            if vote is not None:
+                self.detail(row, vote)
+                found.votes = [vote]
         if self.gold and not labels.is_unsaid(row.get(self.gold)):
             outcome, _, _ = self._say(row[self.gold], self.gold)
             ranks = {1: [1, 2], -1: [2, 1], 0: [1, 1]}[outcome]

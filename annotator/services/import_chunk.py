@@ -28,6 +28,7 @@ class Counts:
     golds: int = 0  # tasks that got a known answer
     splits: Counter[str] = field(default_factory=Counter)
     raters: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)  # verdicts of judges, by rater
     kinds: Counter[str] = field(default_factory=Counter)  # new tasks by kind
     # attribute -> (kind, lowest, highest) as imported judgments rated it
     rated: dict[str, tuple[str, int, int]] = field(default_factory=dict)
@@ -51,6 +52,9 @@ class Chunk:
             )
         self.has_labels = bool(self.onto) or any(
             row.votes or row.verdicts for row, _tasks in self.rows
+        )
+        self.has_judges = self.has_labels and any(
+            one.is_judge for row, _ in checked for one in (*row.votes, *row.verdicts)
         )
         self.has_golds = any(row.gold is not None for row, _tasks in self.rows)
         self.prompt_ids: dict[bytes, int] = {}

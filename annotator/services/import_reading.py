@@ -70,6 +70,8 @@ class Reading:
                 issues.append(self._issue(number, found, raw))
             else:
                 try:
+                    if self._options.judges:
+                        _mark_judges(found, self._options)
                     if leak_mode != "ignore":
                         self._check_leaks(number, found, leak_mode)
                     tasks = checking.check(found, self._options, project_kind=kind)
@@ -161,6 +163,12 @@ class Reading:
             ImportIssue.objects.bulk_create(self._issues[:room])
 
 
+def _mark_judges(row: Row, options: Options) -> None:
+    """Which labels of a row are an AI judge's, by the names that were given."""
+    for one in (*row.votes, *row.verdicts):
+        one.is_judge = one.is_judge or options.is_judge(one.rater)
+
+
 def excerpt(raw: Any, bad: BadRow) -> str:
     """The part of a row to show beside its reason, fit to be stored."""
     if isinstance(raw, Culprit):
@@ -209,6 +217,9 @@ def _labels(row: Row) -> list[str]:
     """The first labels of a row in words."""
     said = []
     for vote in row.votes[:PREVIEW_LABELS]:
+        if vote.unread is not None:
+            said.append(f"{vote.rater}: not readable")
+            continue
         one, other = vote.first + 1, vote.second + 1
         better = one if vote.outcome > 0 else other
         said.append(f"{vote.rater}: {f'{better} better' if vote.outcome else 'tie'}")

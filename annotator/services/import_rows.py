@@ -21,7 +21,7 @@ from django.db import connection
 
 from annotator.importers.types import KnownTask, Reply
 from annotator.models import Project, ProjectSettings, Run
-from annotator.services import hashing
+from annotator.services import acceptance, hashing
 from annotator.services.import_chunk import Checked, Chunk, Counts
 from annotator.services.import_copy import (
     COPIES,
@@ -41,9 +41,10 @@ LOCK_POLL: Final = 0.5  # seconds between two looks whether another import has e
 ANALYZE_FROM: Final = 5_000  # rows; below that autovacuum is soon enough
 KNOWN_TASKS: Final = """
     CREATE TEMPORARY TABLE import_task ON COMMIT DROP AS
-    SELECT p.external_id AS name, t.id, t.prompt_id, t.response_ids
+    SELECT coalesce(nullif(t.external_id, ''), p.external_id) AS name, t.id, t.prompt_id,
+           t.response_ids
     FROM annotator_task t JOIN annotator_prompt p ON p.id = t.prompt_id
-    WHERE t.project_id = %s AND t.kind = 'pairwise' AND p.external_id <> ''
+    WHERE t.project_id = %s AND t.kind = 'pairwise' AND (t.external_id <> '' OR p.external_id <> '')
 """
 NAMED_TASKS: Final = """
     SELECT name, id, prompt_id, response_ids[1], response_ids[2]
@@ -76,6 +77,8 @@ MARK_EDGES: Final = """
     WHERE t.id IN (SELECT id FROM import_touched) AND (t.is_gold OR t.is_settled)
       AND j.import_run_id = %s AND p.judgment_id = j.id
 """
+# Votes of judges that were accepted here count no more where labels of somebody else came.
+FOLLOW: Final = acceptance.follow_sql("SELECT id FROM import_touched")
 
 
 class Loader:
@@ -248,6 +251,12 @@ class Loader:
         self._cursor.execute(SET_GOLDS)
         self.counts.golds += self._cursor.rowcount
         self._cursor.execute(MARK_EDGES, [self._run])
+        self._cursor.execute(FOLLOW)
+
+    @property
+    def judges(self) -> list[str]:
+        """The AI judges whose verdicts came along."""
+        return self._desk.judges.names
 
     @property
     def options(self) -> ProjectSettings:
@@ -423,14 +432,16 @@ class Loader:
 
     def _write_task(self, chunk: Chunk, at: int, key: bytes, gold: str) -> None:
         pk, ids = chunk.tasks[key]
-        kind = chunk.rows[at][0].kind
+        row, tasks = chunk.rows[at]
+        kind = row.kind
+        name = escaped(row.external_id) if row.external_id and len(tasks) == 1 else ""
         prompt = chunk.prompt_ids[chunk.prompt_hashes[at]]
         self._position += 1
         self.counts.kinds[kind] += 1
         chunk.lines["task"].append(
             f"{pk}\t{self._project.pk}\t{prompt}\t{kind}\t{{{','.join(map(str, ids))}}}"
             f"\t\\\\x{key.hex()}\t{self._overlap}\t{self._overlap}\t{self._position}"
-            f"\t{self._run}\t{self._now}\t0\t0\tf\t{gold}\n"
+            f"\t{self._run}\t{self._now}\t0\t0\tf\t{gold}\t{name}\n"
         )
 
     def _golds(self, chunk: Chunk, old: set[bytes]) -> dict[bytes, str]:

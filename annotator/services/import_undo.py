@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
 
 from annotator.errors import Conflict
-from annotator.models import AuditEvent, Run, RunState, User
+from annotator.models import AuditEvent, Judge, JudgeOutcome, Rater, Run, RunState, User
 from annotator.services import images
 
 # Tasks of the run that someone else's work hangs on: a verdict from outside this run, a lease or
@@ -59,6 +60,19 @@ DROP_JUDGMENTS: Final = """
     )
     SELECT count(*) FROM gone
 """
+# What judges of files said goes like their votes; with its task goes what any judge said of it.
+DROP_SAID: Final = tuple(
+    f"""
+    DELETE FROM annotator_{table} o USING annotator_judge j
+    WHERE j.project_id = %(project)s AND j.kind = 'imported'
+      AND o.judge_id = j.id AND o.run_id = %(run)s
+    """
+    for table in ("judgeanswer", "judgeoutcome")
+)
+DROP_SAID_OF_TASKS: Final = tuple(
+    f"DELETE FROM annotator_{table} o USING undone WHERE o.task_id = undone.id"
+    for table in ("judgeanswer", "judgeoutcome")
+)
 DROP_ASSIGNMENTS: Final = """
     WITH gone AS (
         DELETE FROM annotator_assignment a USING undone WHERE a.task_id = undone.id
@@ -138,6 +152,19 @@ def undo(*, run: Run, by: User | None) -> dict[str, int]:
     return result
 
 
+def _drop_judges(run: Run) -> int:
+    """Remove the judges of the run's file that have said nothing else, with their reports."""
+    silent = Judge.objects.filter(
+        ~Exists(JudgeOutcome.objects.filter(judge_id=OuterRef("pk"))),
+        project_id=run.project_id,
+        kind=Judge.IMPORTED,
+        name__in=run.result.get("judges", []),
+    )
+    raters = list(silent.values_list("rater_id", flat=True))
+    Rater.objects.filter(pk__in=raters).delete()
+    return len(raters)
+
+
 def _remove(run: Run) -> dict[str, int]:
     values: dict[str, Any] = {
         "project": run.project_id,
@@ -155,9 +182,13 @@ def _remove(run: Run) -> dict[str, int]:
         drop(KEEP_JUDGED)
         drop(KEEP_BUSY)
         drop(DROP_VOTES)
+        for statement in DROP_SAID:
+            drop(statement)
         cursor.execute(DROP_JUDGMENTS, values)
         judgments = cursor.fetchone()[0]
         drop(DROP_ASSIGNMENTS)
+        for statement in DROP_SAID_OF_TASKS:
+            drop(statement)
         drop(DROP_CONSENSUS)
         drop(DROP_ITEMS)
         tasks = drop(DROP_TASKS)
@@ -167,7 +198,7 @@ def _remove(run: Run) -> dict[str, int]:
             "kept": found - tasks,
             "responses": drop(DROP_RESPONSES),
             "prompts": drop(DROP_PROMPTS),
-            "raters": drop(DROP_RATERS),
+            "raters": drop(DROP_RATERS) + _drop_judges(run),
         }
     images.sweep(project_id=run.project_id)
     return result

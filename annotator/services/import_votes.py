@@ -23,12 +23,17 @@ from annotator.kinds.verdict import Verdict, widest
 from annotator.models import ProjectSettings
 from annotator.services.import_chunk import Chunk, Counts
 from annotator.services.import_copy import NULL, as_json, escaped
+from annotator.services.import_judges import Ended, JudgeDesk, of_pair
 
 BEST_WORST_STRENGTH: Final = 2  # as kinds.best_worst gives it
 MAX_RATED: Final = 200  # attributes that the result of an import tells apart
 
 # (task, its prompt, its responses): where a verdict goes.
 Target = tuple[int, int, Sequence[int]]
+# (target, rater, whether the file has the responses the other way round, vote)
+Given = tuple[Target, int, bool, Vote]
+# (target, rater, kind, verdict in the order of the task, verdict of the file, that order)
+Ranked = tuple[Target, int, Kind, Verdict, Judged, list[int]]
 
 _kind = cache(find_kind)
 
@@ -78,6 +83,14 @@ class Desk:
         now: str,
     ) -> None:
         self.raters: dict[str, int] = {}  # by name
+        self.judges = JudgeDesk(
+            project_id=project_id,
+            run_id=run_id,
+            cursor=cursor,
+            ids=ids,
+            is_simulated=is_simulated,
+            now=now,
+        )
         self._project, self._run, self._now = project_id, run_id, now
         self._options, self._counts = options, counts
         self._cursor, self._ids = cursor, ids
@@ -88,8 +101,8 @@ class Desk:
         if not chunk.has_labels:
             return
         taken = self._taken(chunk)
-        votes: list[tuple[Target, int, int, Vote]] = []
-        verdicts: list[tuple[Target, int, Kind, Verdict, Judged]] = []
+        votes: list[Given] = []
+        verdicts: list[Ranked] = []
         for at, (row, tasks) in enumerate(chunk.rows):
             if row.votes:
                 self._take_votes(chunk, at, taken, votes)
@@ -109,7 +122,8 @@ class Desk:
             "SELECT task_id, rater_id FROM annotator_judgment WHERE task_id = ANY(%s)",
             [chunk.old_tasks],
         )
-        return set(self._cursor.fetchall())
+        taken = set(self._cursor.fetchall())
+        return taken | self.judges.ended(chunk.old_tasks) if chunk.has_judges else taken
 
     def _is_free(self, place: tuple[int, int], taken: set[tuple[int, int]]) -> bool:
         """Whether a rater has not judged a task yet; from here on they have."""
@@ -124,7 +138,7 @@ class Desk:
         chunk: Chunk,
         at: int,
         taken: set[tuple[int, int]],
-        votes: list[tuple[Target, int, int, Vote]],
+        votes: list[Given],
     ) -> None:
         row = chunk.rows[at][0]
         prompt, hashes = chunk.prompt_ids[chunk.prompt_hashes[at]], chunk.reply_hashes[at]
@@ -133,12 +147,11 @@ class Desk:
             if key is None:
                 key = chunk.task_hashes[(at, (vote.second, vote.first))]
             task, ids = chunk.tasks[key]
-            rater = self._rater(vote.rater)
+            rater = self._rater(vote.rater, is_judge=vote.is_judge)
             if not self._is_free((task, rater), taken):
                 continue
             first = chunk.response_ids[(prompt, hashes[vote.first])]
-            outcome = vote.outcome if first == ids[0] else -vote.outcome
-            votes.append(((task, prompt, ids), rater, outcome, vote))
+            votes.append(((task, prompt, ids), rater, first != ids[0], vote))
             chunk.rows_that_add.add(at)
 
     def _take_reference(
@@ -147,12 +160,12 @@ class Desk:
         onto: KnownTask,
         vote: Vote,
         taken: set[tuple[int, int]],
-        votes: list[tuple[Target, int, int, Vote]],
+        votes: list[Given],
     ) -> None:
-        rater = self._rater(vote.rater)
+        rater = self._rater(vote.rater, is_judge=vote.is_judge)
         if self._is_free((onto.id, rater), taken):
             target = (onto.id, onto.prompt_id, (onto.a_id, onto.b_id))
-            votes.append((target, rater, vote.outcome, vote))
+            votes.append((target, rater, False, vote))
             chunk.lines_that_add += 1
 
     def _take_verdicts(
@@ -161,7 +174,7 @@ class Desk:
         at: int,
         places: tuple[int, ...],
         taken: set[tuple[int, int]],
-        verdicts: list[tuple[Target, int, Kind, Verdict, Judged]],
+        verdicts: list[Ranked],
     ) -> None:
         row = chunk.rows[at][0]
         task, ids = chunk.tasks[chunk.task_hashes[(at, places)]]
@@ -170,10 +183,10 @@ class Desk:
         target = (task, chunk.prompt_ids[chunk.prompt_hashes[at]], ids)
         kind = _kind(row.kind)
         for judged in row.verdicts:
-            rater = self._rater(judged.rater)
+            rater = self._rater(judged.rater, is_judge=judged.is_judge)
             if self._is_free((task, rater), taken):
                 said = turned(verdict_of(judged, row.kind, options=self._options), order)
-                verdicts.append((target, rater, kind, said, judged))
+                verdicts.append((target, rater, kind, said, judged, order))
                 self._note_scale(said, row.kind)
                 chunk.rows_that_add.add(at)
 
@@ -186,58 +199,116 @@ class Desk:
                 _, low, high = known.get(name, (kind, given[0], given[0]))
                 known[name] = (kind, min(low, *given), max(high, *given))
 
-    def _write_votes(self, chunk: Chunk, votes: list[tuple[Target, int, int, Vote]]) -> None:
+    def _write_votes(self, chunk: Chunk, votes: list[Given]) -> None:
+        if chunk.has_judges:
+            # A verdict that cannot be read is no judgment.
+            unread = [one for one in votes if one[3].unread is not None]
+            votes = [one for one in votes if one[3].unread is None]
+            self._write_unread(chunk, unread)
         judgments = self._ids("judgment", len(votes))
         preferences = self._ids("preference", len(votes))
         project, run = self._project, self._run
-        for pk, edge, ((task, prompt, (a, b)), rater, outcome, vote) in zip(
+        for pk, edge, ((task, prompt, (a, b)), rater, is_exchanged, vote) in zip(
             judgments, preferences, votes, strict=True
         ):
+            outcome = -vote.outcome if is_exchanged else vote.outcome
             ranks = "{1,1}" if outcome == 0 else "{1,2}" if outcome > 0 else "{2,1}"
             strength = vote.strength if outcome else 0
             both_bad = "t" if vote.both_bad else "f"
+            counted, held = ("f", "t") if vote.is_judge else ("t", "f")
             at = vote.at.isoformat() if vote.at else self._now
             chunk.lines["judgment"].append(
                 f"{pk}\t{project}\t{task}\t{rater}\t{ranks}\t{strength}\t{both_bad}"
-                f"\t{escaped(vote.rationale)}\t{at}\t{run}\timported\t1\tt\tt\t{{}}\t\\N\n"
+                f"\t{escaped(vote.rationale)}\t{at}\t{run}\timported\t1\tt\t{counted}"
+                "\t{}\t\\N\n"
             )
             chunk.lines["preference"].append(
                 f"{edge}\t{project}\t{pk}\t{task}\t{prompt}\t{rater}\t{a}\t{b}\t{outcome}"
-                f"\t{strength}\t{both_bad}\tf\n"
+                f"\t{strength}\t{both_bad}\tf\t{held}\n"
             )
             self._counts.raters[vote.rater] += 1
         self._counts.judgments += len(votes)
+        if chunk.has_judges:
+            self._write_outcomes(chunk, votes, judgments)
 
-    def _write_verdicts(
-        self, chunk: Chunk, verdicts: list[tuple[Target, int, Kind, Verdict, Judged]]
+    def _write_unread(self, chunk: Chunk, votes: list[Given]) -> None:
+        self._write_outcomes(chunk, votes, [None] * len(votes))
+        for _, _, _, vote in votes:
+            self._counts.unread[vote.rater] += 1
+
+    def _write_outcomes(
+        self, chunk: Chunk, votes: list[Given], judgments: Sequence[int | None]
     ) -> None:
+        ended = []
+        for pk, ((task, _, _), _, is_exchanged, vote) in zip(judgments, votes, strict=True):
+            if not vote.is_judge:
+                continue
+            said = vote.orders or (None if vote.unread is not None else vote.outcome,)
+            both = len(said) > 1 and None not in said
+            ended.append(
+                Ended(
+                    self.judges.find(vote.rater)[0],
+                    task,
+                    pk,
+                    of_pair(said, is_exchanged=is_exchanged),
+                    is_consistent=said[0] == said[1] if both else None,
+                    detail=vote.unread or "",
+                )
+            )
+        self.judges.write(chunk.lines, ended)
+
+    def _write_verdicts(self, chunk: Chunk, verdicts: list[Ranked]) -> None:
         edges = [
             (at, edge)
-            for at, (_, _, kind, said, _) in enumerate(verdicts)
+            for at, (_, _, kind, said, _, _) in enumerate(verdicts)
             for edge in kind.edges(said, options=self._options)
         ]
         judgments = self._ids("judgment", len(verdicts))
-        for pk, ((task, _, _), rater, _, said, judged) in zip(judgments, verdicts, strict=True):
+        for pk, ((task, _, _), rater, _, said, judged, _) in zip(judgments, verdicts, strict=True):
             ratings = as_json(said.ratings) if said.ratings else NULL
             at = judged.at.isoformat() if judged.at else self._now
+            counted = "f" if judged.is_judge else "t"
             chunk.lines["judgment"].append(
-                f"{pk}\t{self._project}\t{task}\t{rater}\t{{{','.join(map(str, said.ranks))}}}"
+                f"{pk}\t{self._project}\t{task}\t{rater}\t{_array(said.ranks)}"
                 f"\t{said.strength}\t{'t' if said.both_bad else 'f'}\t{escaped(said.rationale)}"
-                f"\t{at}\t{self._run}\timported\t1\tt\tt\t{{}}\t{ratings}\n"
+                f"\t{at}\t{self._run}\timported\t1\tt\t{counted}\t{{}}\t{ratings}\n"
             )
             self._counts.raters[judged.rater] += 1
         self._counts.judgments += len(verdicts)
         for pk, (at, edge) in zip(self._ids("preference", len(edges)), edges, strict=True):
-            (task, prompt, ids), rater, _, said, _ = verdicts[at]
+            (task, prompt, ids), rater, _, said, judged, _ = verdicts[at]
             chunk.lines["preference"].append(
                 f"{pk}\t{self._project}\t{judgments[at]}\t{task}\t{prompt}\t{rater}"
                 f"\t{ids[edge.a]}\t{ids[edge.b]}\t{edge.outcome}\t{edge.strength}"
-                f"\t{'t' if said.both_bad else 'f'}\tf\n"
+                f"\t{'t' if said.both_bad else 'f'}\tf\t{'t' if judged.is_judge else 'f'}\n"
             )
+        if chunk.has_judges:
+            self._write_ranked_outcomes(chunk, verdicts, judgments)
 
-    def _rater(self, name: str) -> int:
+    def _write_ranked_outcomes(
+        self, chunk: Chunk, verdicts: list[Ranked], judgments: Sequence[int]
+    ) -> None:
+        ended = [
+            Ended(
+                self.judges.find(judged.rater)[0],
+                task,
+                pk,
+                # Shown as the file has them: at each place of its row, which of the task's.
+                [(_array([order.index(place) for place in range(len(order))]), _array(said.ranks))],
+                scores=said.ratings,
+            )
+            for pk, ((task, _, _), _, _, said, judged, order) in zip(
+                judgments, verdicts, strict=True
+            )
+            if judged.is_judge
+        ]
+        self.judges.write(chunk.lines, ended)
+
+    def _rater(self, name: str, *, is_judge: bool) -> int:
         """The imported rater of this name, made on first use, in this transaction."""
         known = self.raters.get(name)
+        if known is None and is_judge:
+            known = self.raters[name] = self.judges.find(name)[1]
         if known is None:
             self._cursor.execute(
                 "INSERT INTO annotator_rater (project_id, kind, name, is_simulated, created_at,"
@@ -254,3 +325,7 @@ class Desk:
             assert row is not None
             known = self.raters[name] = row[0]
         return known
+
+
+def _array(numbers: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, numbers))}}}"

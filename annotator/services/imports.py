@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -256,7 +256,7 @@ def _result(
 ) -> dict[str, Any]:
     counts = dict(vars(loader.counts))
     splits, raters, kinds = (counts.pop(name) for name in ("splits", "raters", "kinds"))
-    rated = counts.pop("rated")
+    rated, unread = counts.pop("rated"), counts.pop("unread")
     return {
         **counts,
         "bad_rows": tally.listed,
@@ -268,7 +268,10 @@ def _result(
         "raters": dict(raters),
         "kinds": dict(kinds),
         "rated": {name: list(scale) for name, scale in rated.items()},
-        "notes": scale_notes(rated, loader.options) if options.people == "open" else [],
+        "judges": loader.judges,
+        "unread": dict(unread),
+        "notes": unread_notes(unread)
+        + (scale_notes(rated, loader.options) if options.people == "open" else []),
         "leaks": tally.leaks,
         "leaked": tally.leaked,
         "leak_mode": loader.options.leaks,
@@ -291,6 +294,14 @@ def _with_split(shown: dict[str, Any], run: Run) -> dict[str, Any]:
     split_of = splitter(shares=options.split, seed=options.split_seed)
     found = split_of(bytes.fromhex(shown["hash"])).value
     return {**{name: shown[name] for name in shown if name != "hash"}, "split": found}
+
+
+def unread_notes(unread: Mapping[str, int]) -> list[str]:
+    """Which judges said things that cannot be read."""
+    if not unread:
+        return []
+    listed = values.listed([f"{name}: {count:,}" for name, count in unread.items()])
+    return [f"Verdicts of judges that cannot be read, kept as failed: {listed}."]
 
 
 def scale_notes(rated: dict[str, tuple[str, int, int]], options: ProjectSettings) -> list[str]:

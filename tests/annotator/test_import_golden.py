@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotator.models import Judgment, Project, Response, Task
+from annotator.models import (
+    JudgeAnswer,
+    Judgment,
+    Preference,
+    Project,
+    Rater,
+    Response,
+    Task,
+)
 from models.agreement import Ratings, cohen_kappa, krippendorff_alpha
 from models.raters import DawidSkene, MajorityVote, split_accuracy
 from tests import factories
@@ -128,26 +136,80 @@ def test_snow_gives_the_known_accuracies_against_its_gold(
     assert split_accuracy(learned.posterior_, truth) == pytest.approx(dawid_skene, abs=5e-5)
 
 
-def test_llmbar_judgments_go_to_pairs_made_from_their_ids(project: Project, data_dir: Path) -> None:
+def test_llmbar_judges_agree_with_themselves_or_tie(project: Project, data_dir: Path) -> None:
     path = data_dir / "llmbar" / "judgments.jsonl.gz"
     result = read(project, path)
     assert result["format"] == "votes-long"
     assert (result["lines"], result["tasks"], result["golds"]) == (40_413, 1200, 1200)
-    assert result["judgments"] == 40_413 - 174  # those without a winner
     with gzip.open(path) as file:
-        wanted = Counter(
-            (f"{row['judge']} {row['strategy']}", row["winner"] == str(row["label"]))
-            for row in map(json.loads, file)
-            if row["winner"]
-        )
+        rows = [json.loads(line) for line in file]
+    silent = sum(row["winner"] is row["winner_swapped"] is None for row in rows)
+    assert silent == 121
+    assert result["judgments"] == 40_413 - silent
+    assert sum(result["unread"].values()) == silent
+    assert len(result["judges"]) == 65
+    wanted = Counter()
+    for row in rows:
+        said = {row["winner"], row["winner_swapped"]} - {None}
+        if said:
+            is_hit = said == {str(row["label"])} if len(said) == 1 else None
+            wanted[f"{row['judge']} {row['strategy']}", is_hit] += 1
     golds = dict(Task.objects.filter(project=project).values_list("pk", "gold__ranks"))
     found = Counter(
-        (name, ranks == golds[task])
-        for task, name, ranks in Judgment.objects.filter(project=project).values_list(
-            "task_id", "rater__name", "ranks"
-        )
+        (name, None if ranks == [1, 1] else ranks == golds[task])
+        for task, name, ranks in Judgment.objects.filter(
+            project=project, rater__kind=Rater.Kind.JUDGE, is_counted=False
+        ).values_list("task_id", "rater__name", "ranks")
     )
     assert found == wanted
+    answers = JudgeAnswer.objects.filter(judge__project=project)
+    assert answers.count() == 2 * 40_413
+    assert answers.filter(error="unreadable").count() == 2 * 121 + 40 + 35 + 18 + 13
+    assert not Preference.objects.filter(project=project, is_held=False).exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "gpt"),
+    [
+        # As the file is written: 1 and 2 say who won, 0 is a tie. "Tie" is none of these, and
+        # with it 38 + 25 of GPT-3.5's verdicts cannot be read: this gives the published .6927.
+        ("one-two", (692, 999 - 38 - 25)),
+        # With "Tie" read as what it says, five more agree; 25 cannot be read.
+        ("auto", (697, 999 - 25)),
+    ],
+)
+def test_pandalm_judges_agree_with_people_as_published(
+    project: Project, data_dir: Path, labels: str, gpt: tuple[int, int]
+) -> None:
+    folder = data_dir / "pandalm"
+    read(project, folder / "testset-v1.json")
+    options = {"labels": labels}
+    one = read(project, folder / "gpt-3.5-turbo-testset-v1.json", options=options)
+    other = read(project, folder / "pandalm-7b-testset-v1.json", options=options)
+    assert (one["tasks"], other["tasks"], one["bad_rows_total"]) == (0, 0, 0)
+    assert one["judgments"] == gpt[1]
+    assert one["unread"] == {"GPT-3.5": 999 - gpt[1]}
+    people: dict[int, Counter[tuple[int, ...]]] = {}
+    said: dict[str, dict[int, tuple[int, ...]]] = {}
+    for task, name, kind, ranks in Judgment.objects.filter(project=project).values_list(
+        "task_id", "rater__name", "rater__kind", "ranks"
+    ):
+        if kind == Rater.Kind.IMPORTED:
+            people.setdefault(task, Counter())[tuple(ranks)] += 1
+        else:
+            said.setdefault(name, {})[task] = tuple(ranks)
+    majority = {task: votes.most_common(1)[0] for task, votes in people.items()}
+    assert len(majority) == 999
+    assert all(count >= 2 for _, count in majority.values())
+
+    def hits(name: str) -> int:
+        return sum(said[name].get(task) == ranks for task, (ranks, _) in majority.items())
+
+    assert (hits("GPT-3.5"), len(said["GPT-3.5"])) == gpt
+    assert (hits("PandaLM-7B"), len(said["PandaLM-7B"])) == (667, 999)
+    assert round(667 / 999, 4) == 0.6677
+    if labels == "one-two":
+        assert round(hits("GPT-3.5") / 999, 4) == 0.6927
 
 
 def test_imagereward_rankings_keep_their_ties(project: Project, data_dir: Path) -> None:

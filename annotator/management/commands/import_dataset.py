@@ -28,6 +28,12 @@ class Command(BaseCommand):
             "--map", action="append", default=[], metavar="FIELD=COLUMN", help="repeatable"
         )
         parser.add_argument("--rater", default="", help="who gave labels that name nobody")
+        parser.add_argument(
+            "--judges",
+            default="",
+            metavar="NAME,...",
+            help="raters, or columns of labels, that are AI judges; * for all",
+        )
         parser.add_argument("--labels", default="", help="how labels are written")
         parser.add_argument("--pairs", default="", help="which answers are compared")
         parser.add_argument("--kind", default="", help="kind of task; else that of the labels")
@@ -97,7 +103,11 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
         if not found:
             raise CommandError(f"--map {pair!r} is not FIELD=COLUMN")
         mapping.setdefault(name, []).extend(columns.split(","))
-    named = {name: options[name] for name in ("rater", "labels", "pairs", "kind") if options[name]}
+    named: dict[str, Any] = {
+        name: options[name] for name in ("rater", "labels", "pairs", "kind") if options[name]
+    }
+    if options["judges"]:
+        named["judges"] = [one.strip() for one in options["judges"].split(",") if one.strip()]
     if options["labels_only"]:
         named["people"] = "labels-only"
     if options["stand_ins"]:
