@@ -80,7 +80,10 @@ def _address(url: httpx2.URL) -> Address:
     if url.scheme not in DEFAULT_PORTS or not url.host:
         raise ValueError("not an address")
     host = url.raw_host.decode("ascii").lower().rstrip(".")
-    return url.scheme, host, url.port or DEFAULT_PORTS[url.scheme]
+    port = DEFAULT_PORTS[url.scheme] if url.port is None else url.port
+    if not 0 < port < 65_536:
+        raise ValueError("not a port")
+    return url.scheme, host, port
 
 
 def checked_url(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 from typing import Any
 
@@ -245,7 +246,6 @@ def test_ask_goes_on_after_the_server_closed_an_idle_connection() -> None:
 
 
 def test_ask_cleans_characters_that_nothing_holds() -> None:
-    raw = http(completion("PLACE")).replace(b"PLACE", b"\\u0000\\ud8")
     raw = http(orjson.dumps(completion("PLACE")).replace(b"PLACE", b"a\\u0000b\\ud800c"))
     with serving(always(raw)) as fake:
         assert asked(fake).text == "a\ufffdb?c"
@@ -307,32 +307,15 @@ def test_key_comes_back_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture)
     assert KEY not in repr(Server("http://x", key=KEY))
 
 
+NAMES = [
+    "choices", "message", "content", "logprobs", "top_logprobs", "token", "logprob", "usage",
+    "prompt_tokens", "completion_tokens", "refusal", "error", "code", "text",
+]  # fmt: skip
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    LEAVES,
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "choices",
-                    "message",
-                    "content",
-                    "logprobs",
-                    "top_logprobs",
-                    "token",
-                    "logprob",
-                    "usage",
-                    "prompt_tokens",
-                    "completion_tokens",
-                    "refusal",
-                    "error",
-                    "code",
-                    "text",
-                ]
-            ),  # fmt: skip
-            inner,
-            max_size=4,
-        )
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
     ),
     max_leaves=20,
 )
@@ -344,11 +327,7 @@ def test_read_completion_reads_or_refuses_anything(
 ) -> None:
     shaped = {"choices": [{"message": message, "logprobs": logprobs}], "usage": usage}
     for value in (body, shaped, {"choices": [{"message": {"content": body}}], "usage": usage}):
-        raw = (
-            orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str)
-            if _fits(value)
-            else b"1e"
-        )
+        raw = json.dumps(value).encode()  # takes NaN, long integers and halves of characters
         try:
             reply = read_completion(
                 raw, ask(top_logprobs=2), key=b"k", latency_ms=1, scrub=lambda text: text
@@ -357,15 +336,6 @@ def test_read_completion_reads_or_refuses_anything(
             continue
         assert 0 <= reply.tokens_in < 2**31
         assert 0 <= reply.tokens_out < 2**31
-
-
-def _fits(value: Any) -> bool:
-    """Whether orjson writes it: integers of 64 bits, no halves of characters."""
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return False
-    return True
 
 
 def test_reply_of_the_longest_length_is_read() -> None:
