@@ -3,6 +3,6 @@
 A worker knows the tasks of the modules named here and no others.
 """
 
-from annotator.jobs import exports, imports, judging, quality, tasks, training, watch
+from annotator.jobs import exports, imports, judging, quality, reports, tasks, training, watch
 
-__all__ = ["exports", "imports", "judging", "quality", "tasks", "training", "watch"]
+__all__ = ["exports", "imports", "judging", "quality", "reports", "tasks", "training", "watch"]

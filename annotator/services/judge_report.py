@@ -111,15 +111,20 @@ def perform(pen: runs.Work) -> dict[str, Any]:
     judge = judge_of(pen.run)
     if judge is None:
         raise NotFound("The judge of this run is gone.")
-    began = timezone.now()
 
     def stage(key: str, label: str) -> None:
         pen.check()
         pen.stage(key, label)
 
+    return record(judge, pen.run, stage=stage)
+
+
+def record(judge: Judge, run: Run, *, stage: Stage) -> dict[str, Any]:
+    """Compute the report and keep it as this run's; returns its headlines."""
+    began = timezone.now()
     figures = compute(judge, stage=stage)
     stage("write", "Write")
-    kept = _keep(judge, pen.run, figures)
+    kept = _keep(judge, run, figures)
     agreement = figures["agreement"]
     return {
         "report": kept.pk,

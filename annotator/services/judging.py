@@ -1,4 +1,4 @@
-"""A judge's run: tasks chosen by ``start``, judged by ``perform`` in a worker, then reported.
+"""A judge's run: tasks chosen by ``start``, judged by ``perform`` in a worker, then measured.
 
 A run can be killed, paused, canceled or taken over at any point. What is judged stands in the
 tables, what was asked in the ledger: whoever goes on takes the tasks without an outcome, and a
@@ -18,7 +18,7 @@ from annotator.errors import Conflict, Invalid, MethodFailed
 from annotator.models import Judge, Project, Run, User
 from annotator.queries import judging as queries
 from annotator.queries.judging import CHUNK, IMAGE_CHUNK, Source, Unshowable, parse_selection
-from annotator.services import devices, judges, llm, runs
+from annotator.services import acceptance, devices, judge_report, judges, llm, runs
 from annotator.services.judging_pump import Ended, Pump, Said
 from annotator.services.judging_write import write
 from models import gateway
@@ -117,7 +117,10 @@ def perform(work: runs.Work) -> dict[str, Any]:
     work.stage(*STAGES[0])
     job = _Job(work, judge)
     ended = job.judge_all()
-    return job.result(ended)
+    work.stage(*STAGES[1])
+    report = judge_report.record(judge, work.run, stage=lambda key, label: work.check())
+    accepted = acceptance.apply(judge=judge, run=work.run, between=lambda looked: work.check())
+    return {**job.result(ended), "report": report, "accepted": asdict(accepted)}
 
 
 class _Tally:
@@ -232,7 +235,6 @@ class _Job:
             "tokens": counted["tokens_in"] + counted["tokens_out"],
             **counted,
             "stopped": ended.why,
-            "report": None,
         }
 
     # Reading and writing: in whichever thread has the database.

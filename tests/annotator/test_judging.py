@@ -20,6 +20,7 @@ from annotator.models import (
     Judge,
     JudgeAnswer,
     JudgeOutcome,
+    JudgeReport,
     Judgment,
     LlmCall,
     Preference,
@@ -149,7 +150,14 @@ def test_judges_every_pair_in_both_orders(project: Project, settings: Any) -> No
     assert used["tokens_in"] == sum(LlmCall.objects.values_list("tokens_in", flat=True))
     assert run.result["tokens"] == used["tokens_in"] + used["tokens_out"]
     assert (run.progress, run.total, run.unit) == (12, 12, "tasks")
-    assert {stage["state"] for stage in run.stages} == {"done"}
+    assert [(one["key"], one["state"]) for one in run.stages] == [
+        ("judge", "done"),
+        ("report", "done"),
+    ]
+    report = JudgeReport.objects.get(run=run)
+    assert run.result["report"]["report"] == report.pk
+    assert report.figures["counts"]["judgments"] == 12
+    assert run.result["accepted"]["accepted"] == 0, "no rule is on"
     assert JudgeAnswer.objects.count() == 24
     orders = JudgeAnswer.objects.filter(task=tasks[0]).values_list("shown_order", flat=True)
     assert sorted(orders) == [[0, 1], [1, 0]]
@@ -382,8 +390,10 @@ def test_every_kind_of_task_is_judged(settings: Any, kind: str, k: int) -> None:
     project = factories.project(
         settings={"kind": kind, "criteria": ["Is it clear?"], "failures": ["Is it rude?"]}
     )
-    tasks = [factories.task_of(project, kind, k) for _ in range(3)]
-    with simulated() as server:
+    texts = [f"An answer of quality {n}." for n in range(k)]
+    tasks = [factories.task_of(project, kind, k, texts=texts) for _ in range(3)]
+    known = {text: 3.0 * n for n, text in enumerate(texts)}  # a best and a worst one
+    with simulated(known=known, noise=0.01) as server:
         judge = judge_on(
             server, project, settings, options={"mode": "listwise" if k > 2 else "pairwise"}
         )

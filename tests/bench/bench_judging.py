@@ -176,9 +176,7 @@ def run(*, pairs: int, latency_ms: float, concurrencies: list[int]) -> list[dict
                     name = f"judging-{concurrency}"
                     one = queued(name, pairs=pairs, concurrency=concurrency, url=url)
                     probe = Probe(site.port, one.project)
-                    rows.append(
-                        measure(one, probe, concurrency=concurrency, latency_ms=latency_ms)
-                    )
+                    rows.append(measure(one, probe, concurrency=concurrency, latency_ms=latency_ms))
     finally:
         server.terminate()
         server.join()
