@@ -38,7 +38,7 @@ def agree_only(forward: ArrayLike, backward: ArrayLike) -> NDArray[np.int8]:
     """What two orders both say (m,): +1 item i, -1 item j, 0 where they differ.
 
     forward, backward (m,): +1 where the one shown first won, -1 where it lost, 0 for a tie, of i
-    shown first and of j shown first. Source: METHODS 2.1 (a).
+    shown first and of j shown first.
     """
     ahead, behind = np.sign(np.asarray(forward)), -np.sign(np.asarray(backward))
     _same_shape(ahead, behind)
@@ -291,13 +291,9 @@ def slot_bias_gaussian(
     found = _gaussian(means)
     if found is None:
         return None
-    slopes = []
-    for step in np.diag(means * RELATIVE_STEP):
-        above, below = _gaussian(means + step), _gaussian(means - step)
-        if above is None or below is None:
-            return None
-        slopes.append((above[0] - below[0]) / (2 * step.sum()))
-    slope = np.array(slopes)
+    slope = _slope(means)
+    if slope is None:
+        return None
     spread = np.cov(told, bias=True) / n + np.eye(2) * HALF / n**2
     bias = _bias(
         found[0],
@@ -309,6 +305,17 @@ def slot_bias_gaussian(
         level=level,
     )
     return replace(bias, noise=found[1])
+
+
+def _slope(named: Floats) -> Floats | None:
+    """How b moves with either share (2,), by central differences."""
+    slopes = []
+    for step in np.diag(named * RELATIVE_STEP):
+        above, below = _gaussian(named + step), _gaussian(named - step)
+        if above is None or below is None:
+            return None
+        slopes.append((above[0] - below[0]) / (2 * step.sum()))
+    return np.array(slopes)
 
 
 def _gaussian(named: Floats) -> tuple[float, float] | None:

@@ -49,8 +49,9 @@ class Opinion:
     """One answer, in canonical order; ``shown_order[slot]`` is the canonical place shown there.
 
     ``ranks`` from 1, ties equal; None where there is no readable answer, and then ``error`` is a
-    key of rubrics.llm.types.FAILURES. ``probability`` that candidate 0 is better than 1, for pairs
-    and where the answer gives one. ``call_key``: the call in the ledger.
+    key of rubrics.llm.types.FAILURES. 0 is a candidate that was not shown. ``probability`` that,
+    of two, the one earlier in canonical order is better, where the answer gives one.
+    ``call_key``: the call in the ledger.
     """
 
     shown_order: tuple[int, ...]
