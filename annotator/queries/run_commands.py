@@ -92,8 +92,8 @@ def _export(config: dict[str, Any]) -> Iterator[str]:
 
 def _judge(config: dict[str, Any]) -> Iterator[str]:
     yield "run_judge"
-    name, _, version = str(config.get("name", "")).rpartition(" v")
-    yield from ("--judge", f"{name}@v{version}")
+    stem, _, version = str(config.get("judged_by", "")).rpartition(" v")
+    yield from ("--judge", f"{stem}@v{version}")
     values = {name: config.get(name) for name in ("tasks", "limit", "retry")}
     for flag, value in (values | (config.get("budget") or {})).items():
         if value:

@@ -65,7 +65,7 @@ def start(
     selection = parse_selection(tasks)
     config = {
         "judge": judge.pk,
-        "name": str(judge),
+        "judged_by": str(judge),
         "tasks": selection.text,
         "limit": limit,
         "budget": asdict(budget),
@@ -201,8 +201,9 @@ class _Job:
         self._silent: dict[int, frozenset[bytes]] = {}
         if self._tally.done and run.attempt > 1:
             work.resumed(f"task {self._tally.done:,}")
-        total = self._tally.done + self._source.count(most=left)
-        work.progress(self._tally.done, total, unit="tasks")
+        waiting = self._source.count(most=left)
+        work.progress(self._tally.done, self._tally.done + waiting, unit="tasks")
+        work.log(f"{waiting:,} tasks to judge by {judge}")
 
     def judge_all(self) -> Ended:
         """All that is left; what came of it is in the tables. Raises Stopped, MethodFailed."""
@@ -213,6 +214,12 @@ class _Job:
             ended = self._score(loaded)
         self._note()
         self._work.flush()
+        counted = self._tally.as_json()
+        self._work.log(
+            f"{counted['judged']:,} judged, {counted['failed']:,} failed; {counted['calls']:,} calls"
+            f" paid, {counted['cached']:,} from the cache; ended: {ended.why or 'no task is left'}"
+            + (f" ({ended.detail})" if ended.detail else "")
+        )
         if ended.why == "stopped":
             raise runs.Stopped
         if ended.why == "down":
