@@ -18,7 +18,7 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters.build import Built
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.exporters.trl import COLUMN_NOTES
-from annotator.models import Project
+from annotator.models import Project, Rater
 from annotator.queries.datasets import RaterVotes, Sides
 
 MANIFEST: Final = "manifest.json"
@@ -120,6 +120,7 @@ def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:
     return {
         "votes": sum(rater.votes for rater in raters),
         "simulated_votes": simulated,
+        "judge_votes": sum(rater.votes for rater in raters if rater.kind == Rater.Kind.JUDGE),
         "is_simulated": project.is_simulated or simulated > 0,
         "raters": [rater.as_dict() for rater in raters],
     }
@@ -142,6 +143,11 @@ def card(facts: dict[str, Any], built: Built) -> str:
         parts.append(
             f"**Simulated.** {facts['simulated_votes']:,} of {facts['votes']:,} votes are by"
             " simulated raters. Nothing here says what people prefer.\n"
+        )
+    if facts["judge_votes"]:
+        parts.append(
+            f"**AI judges.** {facts['judge_votes']:,} of {facts['votes']:,} votes are by AI"
+            " judges.\n"
         )
     parts += [
         "## Load\n",

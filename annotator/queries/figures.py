@@ -73,7 +73,7 @@ class Figures:
     wanted: int = 0
     judged: int = 0
     imported: int = 0  # judgments that came along with an import
-    edges: int = 0  # preferences in force, of people and imported raters
+    edges: int = 0  # preferences that count: of people, imported, of judges where accepted
     decided: int = 0  # of them not ties
     daily: tuple[tuple[date, int], ...] = ()  # people's judgments, oldest first
     reasoned: int = 0  # of them with a reason
@@ -268,13 +268,15 @@ IMPORTED_SQL: Final = """
 """
 EDGES_SQL: Final = """
     SELECT project_id, count(*), count(*) FILTER (WHERE outcome <> 0)
-    FROM annotator_preference WHERE project_id = ANY(%s) AND NOT is_overruled GROUP BY 1
+    FROM annotator_preference
+    WHERE project_id = ANY(%s) AND NOT is_overruled AND NOT is_held GROUP BY 1
 """
 DAILY_SQL: Final = """
     SELECT project_id, (submitted_at AT TIME ZONE %s)::date, count(*),
            count(*) FILTER (WHERE rationale <> '')
     FROM annotator_judgment
     WHERE project_id = ANY(%s) AND is_current AND kind = 'vote' AND submitted_at >= %s
+      AND rater_id NOT IN (SELECT id FROM annotator_rater WHERE kind = 'judge')
     GROUP BY 1, 2
 """
 # One row per kind of prompt: how many prompts have (agreeing, all) pairs of raters on so many

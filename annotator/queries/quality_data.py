@@ -110,6 +110,7 @@ class Edges:
     place_b: NDArray[np.int16]
     outcomes: NDArray[np.int16]
     strengths: NDArray[np.int16]
+    is_held: NDArray[np.bool_]  # of a judge, and nothing accepted it
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -145,6 +146,16 @@ class Said:
     attributes: list[str]
     golds: list[Verdict]  # of any task with a known answer
     decisions: list[Verdict]  # of reviewers
+
+    @property
+    def is_counted(self) -> NDArray[np.bool_]:
+        """Judgments (n,) that estimates are made from: a judge's only where it was accepted.
+
+        What is held is measured all the same. Whether a rater is left out is not asked here.
+        """
+        counted = ~self.people.is_judge[self.work.raters]
+        counted[self.edges.judgments[~self.edges.is_held]] = True
+        return counted
 
 
 def read(raw: psycopg.Connection, project_id: int) -> Said:
@@ -207,7 +218,7 @@ WORK_COLUMNS: Final = {
     "flags": "smallint",
 }
 EDGES_SQL: Final = """
-    SELECT v.judgment_id, v.a_id, v.b_id, v.outcome, v.strength,
+    SELECT v.judgment_id, v.a_id, v.b_id, v.outcome, v.strength, v.is_held::int AS held,
            coalesce(array_position(t.response_ids, v.a_id), 0) - 1 AS place_a,
            coalesce(array_position(t.response_ids, v.b_id), 0) - 1 AS place_b
     FROM annotator_preference v JOIN annotator_task t ON t.id = v.task_id
@@ -219,6 +230,7 @@ EDGE_COLUMNS: Final = {
     "b_id": "bigint",
     "outcome": "smallint",
     "strength": "smallint",
+    "held": "smallint",
     "place_a": "smallint",
     "place_b": "smallint",
 }
@@ -328,6 +340,7 @@ def _edges(
         place_b=rows["place_b"],
         outcomes=rows["outcome"],
         strengths=rows["strength"],
+        is_held=rows["held"] == 1,
     )
 
 

@@ -54,7 +54,14 @@ FACTS_SQL: Final = """
            (SELECT count(*) FROM (
                 SELECT 1 FROM annotator_judgment j
                 WHERE j.project_id = p.id AND j.is_current AND j.submitted_at > built.created_at
+                  AND j.rater_id NOT IN (SELECT r.id FROM annotator_rater r
+                                         WHERE r.project_id = p.id AND r.kind = 'judge')
                 LIMIT %(most)s) newer)
+           -- what a judge said is new when it is accepted
+           + (SELECT count(*) FROM (
+                SELECT 1 FROM annotator_judge g JOIN annotator_acceptance c ON c.judge_id = g.id
+                WHERE g.project_id = p.id AND c.revoked_at IS NULL
+                  AND c.accepted_at > built.created_at LIMIT %(most)s) accepted)
     FROM unnest(%(ids)s::bigint[]) AS p(id)
     LEFT JOIN LATERAL (SELECT r.id, r.state, r.title FROM annotator_run r
                        WHERE r.project_id = p.id ORDER BY r.id DESC LIMIT 1) latest ON true

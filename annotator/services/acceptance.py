@@ -141,9 +141,13 @@ def apply(
 ) -> Applied:
     """Accept what the judge's rule allows and nothing has accepted yet; nothing where it is off.
 
-    ``between`` hears how many votes were looked at after each chunk; what it raises ends the work.
+    What people said of the audited ones is looked at first: a rule that is broken turns itself
+    off. ``between`` hears how many votes were looked at after each chunk; what it raises ends the
+    work.
     """
     done, looked, after = Applied(), 0, 0
+    if AcceptRule.objects.filter(judge=judge, is_on=True).exists():
+        trust.enforce(judge)
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             rule = _rule(judge)

@@ -145,7 +145,8 @@ class _Computation:
     def figures(self) -> Figure:
         said = self._said
         self._stage("consensus", "Consensus")
-        pairs = quality_opinions.of_pairs(said)
+        every = quality_opinions.of_pairs(said)
+        pairs = every.counted(said)
         known = quality_figures.known_answers(said, pairs)
         pooled = quality_consensus.pool(pairs, self._aggregator, said.people.excluded)
         self.found.add_pairs(pairs, pooled)
@@ -156,12 +157,13 @@ class _Computation:
         together = []
         for one in self._ratings():
             self._pen.check()
-            self.found.add_ratings(one, aggregator=self._aggregator)
-            known += quality_figures.known_answers(said, one)
+            counted = one.counted(said)
+            self.found.add_ratings(counted, aggregator=self._aggregator)
+            known += quality_figures.known_answers(said, counted)
             attributes += quality_agreement.questions(said, iter([one]))
             if one.is_classes and len(one) + sum(map(len, together)) <= POOL:
                 together.append(one)
-        verdicts = pairs.where(~said.tasks.is_rated[pairs.item_tasks[pairs.items]]).compact()
+        verdicts = every.where(~said.tasks.is_rated[every.item_tasks[every.items]]).compact()
         rated = quality_opinions.pooled(together)
         main = verdicts
         if rated is not None and len(rated) and not len(verdicts):

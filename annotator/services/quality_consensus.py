@@ -113,7 +113,7 @@ class Row:
 def rows(found: Found, *, aggregator: str) -> Iterator[Row]:
     """The consensus of every task that has a counted vote or a decision, by rising task."""
     said, tasks = found.said, found.said.tasks
-    counted = ~said.people.excluded[said.work.raters]
+    counted = ~said.people.excluded[said.work.raters] & said.is_counted
     votes = np.bincount(said.work.tasks[counted], minlength=len(tasks.ids))
     decided = {one.task: one for one in said.decisions}
     pairs = _Pairs(found)

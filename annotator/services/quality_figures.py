@@ -115,7 +115,7 @@ def shared(said: Said, main: Opinions) -> Figure | None:
 def distribution(said: Said) -> Figure:
     """How verdicts and strengths fall: of judgments on the order of responses, by slot shown."""
     work = said.work
-    ordered = ~said.tasks.is_rated[work.tasks] & ~said.tasks.is_gold[work.tasks]
+    ordered = ~said.tasks.is_rated[work.tasks] & ~said.tasks.is_gold[work.tasks] & said.is_counted
     first = work.first[ordered]
     tie, bad = work.is_tie[ordered], work.both_bad[ordered]
     strength = np.bincount(work.strength[ordered].clip(0, 3), minlength=4)
@@ -139,9 +139,9 @@ def distribution(said: Said) -> Figure:
 
 def pace(said: Said) -> list[list[Any]]:
     """Judgments of people and imports per day, the last PACE_DAYS days with a judgment in them."""
-    if not len(said.work):
+    day = said.work.at[~said.people.is_judge[said.work.raters]] // 86_400
+    if not len(day):
         return []
-    day = said.work.at // 86_400
     last = int(day.max())
     begin = max(int(day.min()), last - PACE_DAYS + 1)
     counts = np.bincount(day[day >= begin] - begin, minlength=last - begin + 1)

@@ -59,6 +59,11 @@ class Opinions:
         names = ("items", "raters", "labels", "judgments", "signed")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
+    def counted(self, said: Said) -> Opinions:
+        """Those that count, with their items: what judges said is left out unless accepted."""
+        kept = said.is_counted[self.judgments]
+        return self if kept.all() else self.where(kept).compact()
+
     def compact(self) -> Opinions:
         """The same rows with only the items that occur in them."""
         present = np.bincount(self.items, minlength=len(self.item_tasks)) > 0

@@ -49,6 +49,7 @@ WANTED: Final = """
         FROM annotator_judgment j JOIN annotator_rater r ON r.id = j.rater_id
         WHERE j.project_id = %(project)s AND j.is_current AND j.kind = 'vote'
           AND j.is_hit IS NOT NULL AND NOT r.is_excluded
+          AND r.kind <> 'judge'  -- what a judge misses is in its report
     ), missed_golds AS (
         SELECT task_id, count(*) FILTER (WHERE NOT is_hit) AS misses, count(*) AS votes
         FROM hits GROUP BY task_id
@@ -78,6 +79,10 @@ WANTED: Final = """
         WHERE c.project_id = %(project)s AND NOT t.is_settled AND NOT t.is_gold
           -- votes that are still to come may settle it by themselves
           AND (t.judged = 0 OR t.judged >= t.overlap)
+          -- a judge's vote alone was accepted on other evidence than its neighbours' votes
+          AND (t.judged > 0 OR NOT EXISTS (
+            SELECT FROM annotator_acceptance a
+            WHERE a.task_id = c.task_id AND a.revoked_at IS NULL))
           AND (c.votes >= 2 AND c.agreement < %(agreement)s OR c.posterior < %(posterior)s)
     ), wanted (task_id, reason, severity, detail) AS (
         SELECT task_id, 'failed-gold', %(gold)s + 1 - 1.0 / (1 + worst), detail FROM golds
@@ -100,8 +105,9 @@ OPEN: Final = f"""
         WHERE old.task_id = w.task_id AND old.project_id = %(project)s
           AND old.reason = w.reason AND old.decision = ANY(%(final)s)
           AND NOT EXISTS (
-            SELECT FROM annotator_judgment j
-            WHERE j.task_id = w.task_id AND j.is_current AND j.submitted_at > old.closed_at))
+            SELECT FROM annotator_judgment j JOIN annotator_rater r ON r.id = j.rater_id
+            WHERE j.task_id = w.task_id AND j.is_current AND j.submitted_at > old.closed_at
+              AND r.kind <> 'judge'))
     ON CONFLICT (task_id, reason) WHERE closed_at IS NULL
     DO UPDATE SET severity = excluded.severity, detail = excluded.detail
     WHERE (annotator_reviewitem.severity, annotator_reviewitem.detail)

@@ -219,8 +219,9 @@ def known_verdict(task: Task) -> tuple[dict[str, Any] | None, str]:
     decided = current.filter(kind=Judgment.Kind.ADJUDICATION).last()
     if decided is not None:
         return as_verdict(decided).as_gold(), ""
-    # Whose votes count nowhere does not say what is right either.
-    votes = [as_verdict(one) for one in current.filter(rater__is_excluded=False)[:MAX_OVERLAP]]
+    # Whose votes count nowhere does not say what is right either, and no judge does.
+    counted = current.filter(rater__is_excluded=False).exclude(rater__kind=Rater.Kind.JUDGE)
+    votes = [as_verdict(one) for one in counted[:MAX_OVERLAP]]
     if len(votes) < 2:
         return None, NO_VERDICT
     first, of_kind = votes[0], kind(task.kind)

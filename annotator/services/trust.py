@@ -147,7 +147,15 @@ def _on_average(cases: Cases, confidence: Any, wrong: Any, *, limit: float) -> i
 def obstacles(judge: Judge, figures: dict[str, Any]) -> list[Obstacle]:
     """What stands in the way of accepting this judge's votes, given what ``measure`` found."""
     found = [*_of_judge(judge), *_of_battery(judge)]
-    if figures["used"] < figures["least"]:
+    if figures["no_confidence"] and not figures["used"]:
+        found.append(
+            Obstacle(
+                "no-confidence",
+                "This judge does not say how sure it is.",
+                "Choose one that does: no part of its verdicts can be told from the rest.",
+            )
+        )
+    elif figures["used"] < figures["least"]:
         found.append(
             Obstacle(
                 "few",
