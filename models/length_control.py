@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from models.intervals import Accuracy, Interval, estimate_accuracy, wilson
+from models.intervals import Accuracy, Interval, estimate_accuracy, group_codes, wilson
 from models.resampling import resampled_sums
 from rubrics.registry import Method
 
@@ -229,8 +229,7 @@ def _rows(
     columns = [np.ones(len(share)), length]
     if hard is not None and hard.any():
         columns.append(hard)
-    codes = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return _Rows(share, np.stack(columns, axis=1), codes)
+    return _Rows(share, np.stack(columns, axis=1), group_codes(names))
 
 
 def _fit(rows: _Rows) -> Floats:

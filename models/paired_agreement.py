@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.intervals import Interval
+from models.intervals import Interval, group_codes
 from models.resampling import resampled_sums
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ def paired_agreement(
     names = np.asarray(groups)
     if not one.shape == two.shape == names.shape:
         raise ValueError(f"shapes differ: {one.shape}, {two.shape}, {names.shape}")
-    size = len(np.unique(names))
+    size = int(group_codes(names).max(initial=-1)) + 1
     if not len(one):
         return Paired(None, None, 0, 0)
     if min(one.min(), two.min()) < 0 or max(one.max(), two.max()) >= classes:
@@ -82,7 +82,7 @@ def _of_tables(tables: Floats, classes: int, statistic: Statistic) -> Floats:
     distance = _distance(both, classes, statistic)
     apart = (coincidence * distance).sum(axis=(1, 2))
     chance = (both[:, :, None] * both[:, None, :] * distance).sum(axis=(1, 2))
-    return 1 - _ratio((2 * n - 1) * apart, chance)
+    return np.asarray(1 - _ratio((2 * n - 1) * apart, chance), dtype=np.float64)
 
 
 def _distance(both: Floats, classes: int, statistic: Statistic) -> Floats:
@@ -94,4 +94,5 @@ def _distance(both: Floats, classes: int, statistic: Statistic) -> Floats:
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+    nothing: Floats = np.full(below.shape, np.nan)
+    return np.divide(above, below, out=nothing, where=below > 0)

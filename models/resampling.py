@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from models.intervals import Interval
+from models.intervals import Interval, group_codes
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def resampled_sums(values: ArrayLike, groups: ArrayLike, *, replicates: int, see
     there are more than MANY clusters: their sums hardly vary by then.
     Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, 3.8.
     """
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    codes = group_codes(groups)
     sums = cluster_sums(np.asarray(values, dtype=np.float64), codes)
     size = len(sums)
     if size > MANY:
@@ -53,7 +53,7 @@ def mean_interval(values: ArrayLike, groups: ArrayLike, level: float = 0.95) -> 
     ratio of cluster sums: Liang and Zeger 1986, Biometrika 73:13.
     """
     value = np.asarray(values, dtype=np.float64)
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+    codes = group_codes(groups)
     size = int(codes.max(initial=-1)) + 1
     if size < 2:
         return None
