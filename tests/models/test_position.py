@@ -89,7 +89,7 @@ def test_share_and_consistency_are_those_of_the_table(bias: float) -> None:
 
 @pytest.mark.parametrize("bias", TABLE)
 def test_agree_only_beats_one_order_on_what_it_keeps(
-    bias: float, record_property: Callable[[str, object], None]
+    bias: float, record_property: Callable[[str, str], None]
 ) -> None:
     """Its coverage stands beside it: what it drops are the hard pairs."""
     single, agreed, covered = [], [], []
@@ -102,7 +102,9 @@ def test_agree_only_beats_one_order_on_what_it_keeps(
         covered.append((kept != 0).mean())
         assert agreed[-1] > single[-1]
     means = [float(np.mean(one)) for one in (single, agreed, covered)]
-    record_property("single order, agree-only, its coverage; a judge without noise has 1", means)
+    record_property(
+        "single order, agree-only, its coverage; a judge without noise has 1", str(means)
+    )
     assert means[0] + 0.1 < means[1] < 1
     assert abs(np.mean(agreed) - TABLE[bias][3]) < 0.015
     assert abs(np.mean(covered) - TABLE[bias][2]) < 0.015

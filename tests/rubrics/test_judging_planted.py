@@ -26,7 +26,7 @@ from tests.simulated import SimulatedServer, simulated
 
 SEEDS = 20
 PAIRS = 60
-Report = Callable[[str, object], None]
+Report = Callable[[str, str], None]
 # As in tests/models/test_position.py: single-order accuracy, first-slot wins, consistency,
 # accuracy of what is consistent.
 TABLE = {0.0: (0.805, 0.49, 0.73, 0.917), 0.5: (0.770, 0.66, 0.62, 0.934), 1.5: (0.604, 0.89, 0.22, 0.989)}  # fmt: skip
@@ -103,7 +103,7 @@ def test_judge_with_a_planted_bias_shows_the_figures_of_the_table(
     kept = said != 0
     correct = float((said == truth)[kept].mean())
     seen = (single, share.accuracy, same.accuracy, correct)
-    record_property("one order, first slot, coverage of agree-only, agree-only", seen)
+    record_property("one order, first slot, coverage of agree-only, agree-only", str(seen))
     assert np.abs(np.array(seen) - TABLE[bias]).max() < 0.04, "1,200 pairs: three standard errors"
     assert kept.mean() == pytest.approx(same.accuracy), "coverage is the consistency"
     assert single + 0.05 < correct < 1
@@ -115,7 +115,7 @@ def test_planted_bias_is_recovered_from_the_answers(bias: float, record_property
     rows = agreed(bias)[2]
     found = slot_bias_gaussian(*rows)
     assert found is not None
-    record_property("bias planted, found, error", (bias, found.b, found.standard_error))
+    record_property("bias planted, found, error", str((bias, found.b, found.standard_error)))
     assert abs(found.b - bias) < max(0.1, 2.6 * found.standard_error)
     odds = slot_bias(*rows)
     assert odds is not None
@@ -136,7 +136,7 @@ def test_both_orders_averaged_beat_one_on_every_pair(bias: float, record_propert
             decisions = judged(seed, reasoning=False, tie_band=0.0, **how)
             figures[name].append(float(np.mean(sides(decisions) == truth)))
     one, both, ceiling = (float(np.mean(figures[name])) for name in figures)
-    record_property("one order, both averaged, the same without bias", (one, both, ceiling))
+    record_property("one order, both averaged, the same without bias", str((one, both, ceiling)))
     assert one + 0.02 < both <= ceiling + 0.02
 
 
@@ -178,7 +178,7 @@ def test_opposite_principles_turn_the_order_around(
         (decision,) = over_http(of, [item], server)
         assert decision.ranks is not None
         taus[principle] = kendalltau(-np.array(decision.ranks), sign * planted).statistic
-    record_property(f"tau with the planted order, {mode}", list(taus.values()))
+    record_property(f"tau with the planted order, {mode}", str(taus))
     assert min(taus.values()) > 0.85
 
 
