@@ -16,6 +16,8 @@ from annotator.kinds import KINDS
 from annotator.samplers import SAMPLERS
 from models.aggregators import AGGREGATORS
 from models.backbones import BACKBONES
+from models.calibrators import CALIBRATORS
+from models.length_control import LENGTH_CONTROLS
 from models.objectives import OBJECTIVES
 from rubrics.judging import JUDGES
 from rubrics.programs import PROGRAMS
@@ -29,6 +31,8 @@ TABLES: dict[str, Mapping[str, Method]] = {
     "Aggregators": AGGREGATORS,
     "Judges": JUDGES,
     "Programs": PROGRAMS,
+    "Length control": LENGTH_CONTROLS,
+    "Calibrators": CALIBRATORS,
     "Importers": IMPORTERS,
     "Exporters": EXPORTERS,
 }
