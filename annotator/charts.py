@@ -145,7 +145,7 @@ def dots_with_intervals(
         for index, dot in enumerate(shown)
     )
     bottom = _FIRST_ROW + _ROW * max(1, len(shown)) - 13
-    step = nice_step(axis.high - axis.low, 4)
+    step = nice_step(axis.high - axis.low, max(2, min(4, int((axis.end - axis.start) // 36))))
     return DotChart(
         width=width,
         height=bottom + 26,

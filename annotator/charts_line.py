@@ -44,6 +44,7 @@ class Curve:
     bands: tuple[str, ...]
     marks: tuple[Mark, ...]
     whiskers: tuple[tuple[float, float, float], ...] = ()  # x, y of both ends
+    dotted: bool = False
 
 
 @dataclass(frozen=True)
@@ -399,6 +400,7 @@ def _curve(data: _Data, x_scale: Scale, y_scale: Scale) -> Curve:
         bands=tuple(bands),
         marks=tuple(marks),
         whiskers=_whiskers(data, x_scale, y_scale) if series.whiskers else (),
+        dotted=series.dotted,
     )
 
 

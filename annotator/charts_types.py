@@ -14,7 +14,8 @@ class Series:
     softly under their trailing mean over that many points.
 
     `style` is the color 0 to 4 (0 is gray, for baselines); `end` is what stands at the last
-    point instead of its value. With `whiskers` points stand alone, each with its interval.
+    point instead of its value. With `whiskers` points stand alone, each with its interval; a
+    `dotted` line is what the others are held against.
     """
 
     x: Sequence[float]
@@ -26,6 +27,7 @@ class Series:
     style: int = 1
     marks: bool = False
     whiskers: bool = False
+    dotted: bool = False
     end: str | None = None
 
 

@@ -17,6 +17,7 @@ from rubrics.registry import Method
 PREFIX: Final = "option_"
 MAX_MODEL: Final = 200
 # What most people set; the rest waits under "More".
+ROWS: Final = {"models": 2}
 FIRST: Final = frozenset({"models", "mode", "criteria", "principle", "programs", "model", "number"})
 
 
@@ -153,6 +154,8 @@ class JudgeForm(forms.Form):
             field.required = False
             field.initial = (initial or {}).get(name, info.get_default(call_default_factory=True))
             field.disabled = not was_shown
+            if isinstance(field.widget, forms.Textarea):
+                field.widget.attrs["rows"] = ROWS.get(name, 4)
             self.fields[PREFIX + name] = field
 
     @property

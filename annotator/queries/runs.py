@@ -180,6 +180,10 @@ def outcome(run: Run) -> str:
             return f"consensus of {result['tasks']:,} task{'' if result['tasks'] == 1 else 's'}"
         case Run.Kind.JUDGE if "judged" in result:
             return _judged(result)
+        case Run.Kind.BATTERY if "is_passed" in result:
+            fooled = len(result["failed"])
+            by = f"fooled by {fooled:,} probe{'' if fooled == 1 else 's'}"
+            return "no probe fooled it" if result["is_passed"] else by
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message
@@ -268,6 +272,12 @@ class Detail:
     def title(self) -> str:
         """The run's title as the rest of a sentence."""
         return _lower(self.run.title)
+
+    @property
+    def judge_id(self) -> int | None:
+        """The judge that a run is about, to link to."""
+        found = self.run.config.get("judge")
+        return found if isinstance(found, int) else None
 
     @property
     def was_resumed(self) -> bool:

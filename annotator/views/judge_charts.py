@@ -32,6 +32,8 @@ from annotator.queries.judge_report import (
     Position,
     Slice,
 )
+from annotator.services.battery import tries_to_prove
+from models.intervals import wilson
 
 WIDE: Final = 588
 THIRD: Final = 372
@@ -46,6 +48,7 @@ SLICE_TITLES: Final = {
     "strength": "How clearly people prefer",
 }
 MOST_SLICES: Final = 14
+SHOWN_PROBES: Final = 6
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ def _calibration(found: Calibration) -> LineChart:
     bins = [one for one in found["equal_width"] if one["people"]["value"] is not None]
     return line_chart(
         [
-            Series([50, 100], [50, 100], name="calibrated", style=0, end=""),
+            Series([50, 100], [50, 100], name="calibrated", style=0, end="", dotted=True),
             Series(
                 [100 * one["says"] for one in bins],
                 [100 * (one["people"]["value"] or 0.0) for one in bins],
@@ -329,6 +332,16 @@ class BatteryTable:
     limit: float
     is_passed: bool
     tries: str
+    note: str
+
+    @property
+    def shown(self) -> list[ProbeRow]:
+        """What fooled it, and a few of the rest."""
+        return self.rows[: max(self.failed, SHOWN_PROBES)]
+
+    @property
+    def hidden(self) -> list[ProbeRow]:
+        return self.rows[max(self.failed, SHOWN_PROBES) :]
 
     @property
     def total(self) -> int:
@@ -371,17 +384,24 @@ def battery(found: Battery | None) -> BatteryTable | None:
         )
         for one in found.probes
     ]
-    counts = sorted({row.tries for row in rows})
-    tries = (
-        f"{counts[0]:,}"
-        if len(counts) == 1
-        else f"{counts[0]:,} to {counts[-1]:,}"
-        if counts
-        else "0"
-    )
+    counts = sorted({row.tries for row in rows}) or [0]
+    least, most = counts[0], counts[-1]
     return BatteryTable(
         sorted(rows, key=lambda row: (row.is_passed, -row.fooled)),
         found.limit,
         found.is_passed,
-        tries,
+        f"{least:,}" if least == most else f"{least:,} to {most:,}",
+        _proves(least, found.limit),
+    )
+
+
+def _proves(tries: int, limit: float) -> str:
+    """What so few tries can show, where they cannot show the limit itself."""
+    needed = tries_to_prove(limit)
+    if tries >= needed:
+        return ""
+    bound = formats.percent(wilson(0, tries)[1])
+    return (
+        f"{tries:,} tries without one that fools it show a rate under {bound}; to show one under "
+        f"{formats.percent(limit)} takes {needed:,}."
     )

@@ -28,6 +28,9 @@ RESULTS: Final = {
     Run.Kind.TRAIN: "rewards/result.html",
     Run.Kind.EXPORT: "datasets/result.html",
     Run.Kind.QUALITY: "quality/result.html",
+    Run.Kind.JUDGE: "judges/result.html",
+    Run.Kind.BATTERY: "judges/result.html",
+    Run.Kind.REPORT: "judges/result.html",
 }
 # What a run of a kind shows at any time, beside its figures.
 PARTS: Final = {Run.Kind.JUDGE: "runs/judging.html"}
