@@ -48,14 +48,16 @@ BY_PEOPLE: Final = """
         WHERE j.task_id = t.id AND j.is_current AND j.is_counted AND r.kind = 'human'))
 """
 JUDGED: Final = {ALL: "true", UNLABELED: f"NOT {BY_PEOPLE}", LABELED: BY_PEOPLE}
-# A run that goes on does not take again what failed under it.
+# The key is asked of the outcomes too: a plan that walks them in order begins where the chunk does.
 NEVER_HAD: Final = """
     NOT EXISTS (SELECT FROM annotator_judgeoutcome o
-                WHERE o.judge_id = %(judge)s AND o.task_id = t.id)
+                WHERE o.judge_id = %(judge)s AND o.task_id = t.id AND o.task_id > %(after)s)
 """
+# A run that goes on does not take again what failed under it.
 FAILED_BEFORE: Final = """
     EXISTS (SELECT FROM annotator_judgeoutcome o
-            WHERE o.judge_id = %(judge)s AND o.task_id = t.id AND o.error <> ''
+            WHERE o.judge_id = %(judge)s AND o.task_id = t.id AND o.task_id > %(after)s
+              AND o.error <> ''
               AND o.run_id IS DISTINCT FROM %(run)s)
 """
 
@@ -169,6 +171,7 @@ class Source:
         text, values = self.selection.where()
         had = FAILED_BEFORE if self.only_failed else NEVER_HAD
         values |= {"project": self.project_id, "judge": self.judge_id, "run": self.run_id}
+        values["after"] = 0
         return f"{text} AND {had}", values
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from django.db import connection
+
 from annotator.errors import Conflict, Invalid, MethodFailed
 from annotator.models import Judge, Project, Run, User
 from annotator.queries import judging as queries
@@ -209,6 +211,8 @@ class _Job:
         """All that is left; what came of it is in the tables. Raises Stopped, MethodFailed."""
         loaded = judges.load(self._judge)
         if self._judge.kind in ASKING:
+            if not connection.in_atomic_block:
+                connection.close()  # this thread only waits, for hours perhaps
             ended = asyncio.run(self._ask(loaded))
         else:
             ended = self._score(loaded)
