@@ -284,7 +284,7 @@ def _reply(row: Sequence[Any]) -> Reply:
         tokens_out=tokens_out,
         latency_ms=latency,
         attempts=attempts,
-        top_logprobs=None if logprobs is None else _tuples(logprobs),
+        top_logprobs=None if logprobs is None else _tuples(orjson.loads(logprobs)),
         is_cached=True,
     )
 

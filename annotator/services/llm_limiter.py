@@ -76,8 +76,8 @@ local others = 0
 for _, name in ipairs(names) do
   if name ~= me then others = others + tonumber(redis.call('HGET', held, name) or 0) end
 end
-local places = math.max(in_use, math.min(share, limit - others))
-redis.call('HSET', held, me, places)
+local places = math.max(0, math.min(share, limit - others))
+redis.call('HSET', held, me, math.max(in_use, places))
 
 local paused = math.max(0, redis.call('PTTL', pause))
 local granted, wait = 0, 0
@@ -215,7 +215,8 @@ class RedisLimiter:
     async def _settled(self, *, want: int, permits: int) -> float:
         """Settle with Redis; returns seconds until the next time."""
         in_use = self._in_use
-        before, self._places = self._places, in_use  # none is added while Redis is asked
+        before = self._places
+        self._places = min(before, in_use)  # none is added while Redis is asked
         try:
             answer: Any = await self._settle(
                 keys=self._keys,
