@@ -117,7 +117,7 @@ class Simulated:
 MODELS: Final[Mapping[str, Simulated]] = {
     "sim-fair": Simulated("no bias, some noise, honest about how sure it is", Dials()),
     "sim-careful": Simulated(
-        "little noise, the same in both orders", Dials(noise=0.35, shared=0.5)
+        "little noise, half of it the same in both orders", Dials(noise=0.35, shared=0.5)
     ),
     "sim-position": Simulated(
         "leans to whatever is shown first, and is too sure of it",

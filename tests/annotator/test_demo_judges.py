@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from django.core.management import CommandError, call_command
 
 from annotator import pictures, supervisor
 from annotator.demo import scenes, simulate
+from annotator.management.commands import demo
 from annotator.models import Endpoint, Judge, Project
 from annotator.services import demo_judges, demo_scenes, endpoints, judges
 from rubrics.simulated.dials import MODELS
@@ -123,7 +126,7 @@ def test_the_command_serves_and_says_that_it_is_simulated(db):
                 assert [one.id for one in client.models.list()] == list(MODELS)
         finally:
             process.terminate()
-    assert process.returncode == 0 or process.returncode == -15
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def _wait(port: int) -> None:
@@ -140,3 +143,14 @@ def test_a_taken_port_and_a_wrong_dial_are_said():
             call_command("simulated_judge", "--port", str(port), "--no-demo", stdout=sys.stderr)
     with pytest.raises(CommandError, match="Write NAME=VALUE"):
         call_command("simulated_judge", "--dial", "loudness=3")
+
+
+def test_the_demo_goes_on_where_the_port_is_taken(settings):
+    said = io.StringIO()
+    command = demo.Command(stdout=said)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings.SIMULATED_JUDGE = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert command._simulated_judge() == []
+    assert settings.SIMULATED_JUDGE in said.getvalue()
+    settings.SIMULATED_JUDGE = f"127.0.0.1:{free_port()}"
+    assert [child.name for child in command._simulated_judge()] == ["simulated judge"]

@@ -534,7 +534,9 @@ def test_known_checks_are_answered_from_what_is_known():
     request = body(fenced(checklist="1. Wrong number\n2. Text\n3. Cites"), {"title": "checklist"})
     request["messages"][0]["content"] = [
         {"type": "text", "text": request["messages"][0]["content"]},
-        {"type": "text", "text": "answer A is the next picture:"},
+        {"type": "text", "text": "the source of the prompt is the next picture\n"},
+        {"type": "image_url", "image_url": {"url": _data_url(b"another")}},
+        {"type": "text", "text": "answer is the next picture\n"},
         {"type": "image_url", "image_url": {"url": _data_url(image)}},
     ]
     asked = asking.read(request)
