@@ -118,7 +118,7 @@ def test_poll_gets_the_fragment_and_the_page_gets_all(project: Project, alice: U
     assert "<html" in whole
     # What differs between two answers a moment apart: tokens, and how long ago things were.
     moving = re.compile(
-        r'name="csrfmiddlewaretoken" value="\w+"|\d+(\.\d)? (ms|s|min)\b( ago)?|now'
+        r'name="csrfmiddlewaretoken" value="\w+"|\d+(\.\d)?\s(ms|s|min)\b( ago)?|now'
     )
     assert moving.sub("", part).strip() in moving.sub("", whole)
 
