@@ -169,14 +169,8 @@ def glm(
         one = _liblinear(features, target, weights * times[groups_], penalty)
         rates.append(_rate(rows, one, times[rows.groups].astype(np.float64)))
         slopes.append(one[1])
-    return _result(
-        rows,
-        beta,
-        "alpaca-eval",
-        interval=_percentiles(np.array(rates)),
-        slope=_percentiles(np.array(slopes)),
-        seed=seed,
-    )
+    found = {"interval": _percentiles(np.array(rates)), "slope": _percentiles(np.array(slopes))}
+    return _result(rows, beta, "alpaca-eval", **found, seed=seed)
 
 
 def by_length_ratio(

@@ -153,24 +153,20 @@ def compute(judge: Judge, *, stage: Stage = lambda key, label: None) -> Figures:
     stage("read", "Read")
     now = counters(judge)
     with snapshot() as raw:
-        said = judge_votes.read(raw, judge)
-        compared = compare(said)
+        compared = compare(said := judge_votes.read(raw, judge))
         tags = quality_data.tags(raw, judge.project_id, most=TAGS)
         stage("questions", "Ratings and checks")
         questions = judge_questions.questions(raw, judge, said.crowd)
         totals, failures = judge_ledger.totals(raw, judge), judge_ledger.failures(raw, judge)
         cost, golds = _cost(raw, judge, totals), judge_ledger.gold_hits(raw, judge)
-    is_known = int(compared.is_known.sum()) >= FEWEST
     stage("agreement", "Agreement")
-    agreement = judge_agreement.agreement(judge, compared) if is_known else None
+    known = compared.is_known.sum() >= FEWEST
+    agreement = judge_agreement.agreement(judge, compared) if known else None
     slices = judge_confidence.slices(compared, tags)
     stage("bias", "Position, length, family")
     position = judge_bias.position(compared)
-    length = judge_bias.length(compared)
-    family = judge_bias.family(judge, compared)
+    length, family = judge_bias.length(compared), judge_bias.family(judge, compared)
     stage("confidence", "Confidence")
-    calibration = judge_confidence.calibration(compared)
-    shared = judge_shared.shared(judge, compared)
     figures: Figures = {
         "version": VERSION,
         "about": _about(judge),
@@ -180,13 +176,13 @@ def compute(judge: Judge, *, stage: Stage = lambda key, label: None) -> Figures:
         "position": position,
         "length": length,
         "family": family,
-        "calibration": calibration,
+        "calibration": judge_confidence.calibration(compared),
         "slices": slices,
         "golds": share(golds["hit"], golds["prompt_id"]) if len(golds["hit"]) else None,
         "failures": [_failure(error, n) for error, n in failures],
         "questions": questions,
         "cost": cost,
-        "shared": shared,
+        "shared": judge_shared.shared(judge, compared),
         "missing": {},
         "judged": now,
     }
