@@ -5,7 +5,7 @@
 Every pair is asked in both orders. Server, worker and web are processes of their own on the same
 cores; the client of the web process is this one. ``share`` is calls per second over what the
 allowed concurrency and the latency make possible. CPU is what the worker used per call, memory
-its resident size after a quarter of the pairs and at the end. Submits are one every quarter of a
+its peak resident size up to a quarter of the pairs and up to the last of them. Submits are one every quarter of a
 second, before the run and while it lasts.
 """
 
@@ -54,7 +54,7 @@ def work(run_id: int) -> None:
     django.setup()
     from annotator.jobs.judging import judge
 
-    before = time.process_time()
+    before = time.process_time()  # what is imported is not of the run
     judge(run_id=run_id)
     print(json.dumps({"cpu": time.process_time() - before}))
 
@@ -124,9 +124,11 @@ def measure(run: Any, probe: Probe, *, concurrency: int, latency_ms: float) -> d
             now = process.memory_info().rss / 1e6
         except psutil.NoSuchProcess:
             break
-        if run.total and run.progress <= run.total / 4:
-            resident["quarter"] = max(resident["quarter"], now)
-        resident["end"] = max(resident["end"], now)
+        is_judging = any(one["key"] == "judge" and one["state"] == "running" for one in run.stages)
+        if is_judging:  # the report that follows is another thing
+            resident["end"] = max(resident["end"], now)
+            if run.total and run.progress <= run.total / 4:
+                resident["quarter"] = max(resident["quarter"], now)
         probe.submit()
         time.sleep(PAUSE)
     assert child.stdout is not None
