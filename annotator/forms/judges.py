@@ -209,6 +209,9 @@ class JudgeForm(forms.Form):
 class JudgeRunForm(forms.Form):
     """What one run judges and what it may use; empty is no limit."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, auto_id="run-%s", **kwargs)  # the page has two forms with a limit
+
     tasks = forms.ChoiceField(
         choices=[
             ("unlabeled", "Tasks that nobody has judged"),
@@ -217,6 +220,12 @@ class JudgeRunForm(forms.Form):
         ],
         initial="labeled",
         label="Tasks",
+    )
+    only = forms.CharField(
+        max_length=300,
+        required=False,
+        label="Only",
+        widget=forms.TextInput(attrs={"placeholder": "split=test, tag=code", "size": 18}),
     )
     limit = forms.IntegerField(min_value=1, max_value=100_000_000, required=False, label="At most")
     calls = forms.IntegerField(min_value=1, max_value=10**9, required=False, label="Calls")
@@ -227,7 +236,7 @@ class JudgeRunForm(forms.Form):
         """What services.judging.start is asked for."""
         data = self.cleaned_data
         return {
-            "tasks": data["tasks"],
+            "tasks": ",".join(filter(None, (data["tasks"], data["only"].strip()))),
             "limit": data["limit"],
             "budget": Budget(calls=data["calls"], tokens=data["tokens"], money=data["money"]),
         }
@@ -235,6 +244,9 @@ class JudgeRunForm(forms.Form):
 
 class AcceptForm(forms.Form):
     """Up to which share of wrong labels a judge's votes are accepted without a person."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, auto_id="accept-%s", **kwargs)
 
     limit = PercentField(label="Accept while the upper bound of its error stays under")
     audit = PercentField(label="Share of accepted pairs that people judge all the same")
