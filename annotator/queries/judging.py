@@ -293,15 +293,27 @@ def _picture(image: Image | None) -> Picture:
     return Picture(bytes(image.digest).hex(), MEDIA_TYPES.get(ending, "image/webp"), data)
 
 
-def silent_calls(judge_id: int, ids: list[int]) -> dict[int, frozenset[bytes]]:
-    """Per task the keys of its calls whose reply said nothing: to be asked afresh."""
-    found: dict[int, set[bytes]] = {}
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Calls of one task whose reply said nothing, by key, and the runs that asked them last."""
+
+    keys: frozenset[bytes]
+    runs: frozenset[int]
+
+
+def silent_calls(judge_id: int, ids: list[int]) -> dict[int, Silent]:
+    """Per task what is to be asked afresh."""
     rows = JudgeAnswer.objects.filter(
         judge_id=judge_id, task_id__in=ids, error__in=ASKED_AFRESH, call_key__isnull=False
-    ).values_list("task_id", "call_key")
-    for task_id, key in rows:
-        found.setdefault(task_id, set()).add(bytes(key))
-    return {task_id: frozenset(keys) for task_id, keys in found.items()}
+    ).values_list("task_id", "call_key", "run_id")
+    keys: dict[int, set[bytes]] = {}
+    runs: dict[int, set[int]] = {}
+    for task_id, key, run_id in rows:
+        keys.setdefault(task_id, set()).add(bytes(key))
+        runs.setdefault(task_id, set()).add(run_id or 0)
+    return {
+        task_id: Silent(frozenset(some), frozenset(runs[task_id])) for task_id, some in keys.items()
+    }
 
 
 # Runs and their failures ------------------------------------------------------------------------

@@ -200,7 +200,7 @@ class _Job:
         self._place = _Place(left=left)
         is_images = self._project.modality == Project.Modality.IMAGE
         self._chunk = IMAGE_CHUNK if is_images else CHUNK
-        self._silent: dict[int, frozenset[bytes]] = {}
+        self._silent: dict[int, queries.Silent] = {}
         if self._tally.done and run.attempt > 1:
             work.resumed(f"task {self._tally.done:,}")
         waiting = self._source.count(most=left)
@@ -312,15 +312,21 @@ class _Job:
         self._tally.see(caller.counters.as_json())  # with what came in while it closed
         return ended
 
-    def _afresh(self, call: Call, silent: frozenset[bytes]) -> Call:
-        """A call that is not content with a reply that said nothing the last time."""
+    def _afresh(self, call: Call, silent: queries.Silent) -> Call:
+        """A call that is not content with a reply that said nothing the last time.
+
+        The last time may have been such a call too, under the number of its own run.
+        """
         endpoint = self._judge.endpoint
         assert endpoint is not None
-        salt = SALT_STEP * self._work.run.pk
+
+        def salted(request: Request, run_id: int) -> Request:
+            return replace(request, salt=request.salt + SALT_STEP * run_id)
 
         async def ask(request: Request) -> Reply:
-            if request.key(endpoint.base_url) in silent:
-                request = replace(request, salt=request.salt + salt)
+            asked = (salted(request, run_id) for run_id in {0, *silent.runs})
+            if any(one.key(endpoint.base_url) in silent.keys for one in asked):
+                request = salted(request, self._work.run.pk)
             return await call(request)
 
         return ask

@@ -19,6 +19,7 @@ SHOWN: Final = 6  # criteria that a rationale names
 SAYS_YES: Final = 0.5  # a share from here on is a yes
 CLEAR: Final = 0.25  # gap in score of strength 2
 VERY_CLEAR: Final = 0.5  # of strength 3
+UNSUPPORTED: Final = "unsupported"  # as judges that ask and local ones call it
 
 
 class ProgramJudge:
@@ -40,7 +41,7 @@ class ProgramJudge:
 
     def _judge(self, item: Item) -> Decision:
         if any(one.picture is not None and not one.text.strip() for one in item.candidates):
-            return _refused(item, "Programs read text, and an answer is a picture alone.")
+            return _unsupported(item, "Programs read text, and an answer is a picture alone.")
         if item.kind == "checklist":
             return self._check(item, item.criteria, item.failures)
         if item.kind == "rating":
@@ -49,7 +50,7 @@ class ProgramJudge:
         goods = np.where(self._should, values, 1 - values)
         scores = _weighted(goods, self._weights)
         if np.isnan(scores).all():
-            return _refused(item, "None of the criteria applies to these answers.")
+            return _unsupported(item, "None of the criteria applies to these answers.")
         return self._decision(item, np.nan_to_num(scores), self._why(goods), values)
 
     def _values(self, item: Item, keys: Sequence[str]) -> NDArray[np.float64]:
@@ -130,7 +131,7 @@ class ProgramJudge:
         lines = [*criteria, *failures]
         known = {line: found for line in lines if (found := find_criterion(line))}
         if not known:
-            return _refused(item, "No line of the checklist is the key or label of a program.")
+            return _unsupported(item, "No line of the checklist is the key or label of a program.")
         keys = [key for key, _ in known.values()]
         values = self._values(item, keys)
         ratings: dict[str, list[int | None]] = {
@@ -145,7 +146,7 @@ class ProgramJudge:
                     goods[place, at] = holds != (line in failures)
         scores = _weighted(goods, np.ones(len(known)))
         if np.isnan(scores).all():
-            return _refused(item, "None of the checklist's programs applies to these answers.")
+            return _unsupported(item, "None of the checklist's programs applies to these answers.")
         why = f"{len(known)} of {len(lines)} lines are programs."
         return self._decision(item, np.nan_to_num(scores), why, ratings=ratings)
 
@@ -153,12 +154,12 @@ class ProgramJudge:
         """A rating: attributes that are a program's key or label, on the task's scale."""
         known = {line: found for line in item.attributes if (found := find_criterion(line))}
         if not known:
-            return _refused(item, "No attribute is the key or label of a program.")
+            return _unsupported(item, "No attribute is the key or label of a program.")
         values = self._values(item, [key for key, _ in known.values()])
         should = np.array([one for _, one in known.values()])
         goods = np.where(should, values, 1 - values)
         if np.isnan(goods).all():
-            return _refused(item, "None of the attributes' programs applies to these answers.")
+            return _unsupported(item, "None of the attributes' programs applies to these answers.")
         ratings: dict[str, list[int | None]] = {
             line: [None] * len(item.candidates) for line in item.attributes
         }
@@ -206,7 +207,7 @@ def _strength(ranks: tuple[int, ...], scores: NDArray[np.float64]) -> int:
     return 3 if gap >= VERY_CLEAR else 2 if gap >= CLEAR else 1
 
 
-def _refused(item: Item, detail: str) -> Decision:
+def _unsupported(item: Item, detail: str) -> Decision:
     order = tuple(range(len(item.candidates)))
-    opinion = Opinion(shown_order=order, ranks=None, error="refused", detail=detail)
-    return Decision(ranks=None, error="refused", detail=detail, opinions=(opinion,))
+    opinion = Opinion(shown_order=order, ranks=None, error=UNSUPPORTED, detail=detail)
+    return Decision(ranks=None, error=UNSUPPORTED, detail=detail, opinions=(opinion,))

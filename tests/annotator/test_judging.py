@@ -359,6 +359,12 @@ def test_retry_that_fails_again_ends(project: Project, settings: Any) -> None:
         runs.resume(run=again, by=None)
         work(again)
         assert server.stats()["charged"] == 20, "a resumed retry does not begin over"
+        third = work(judging.retry_failed(run=again, by=None))
+        assert server.stats()["charged"] == 30, "what a retry was told is asked afresh as well"
+        server.turn(malformed=0)
+        assert work(judging.retry_failed(run=third, by=None)).counters["judged"] == 5
+        assert server.stats()["charged"] == 40
+        assert_nothing_paid_twice(server)
 
 
 # What is judged -------------------------------------------------------------------------------

@@ -178,6 +178,23 @@ def test_a_question_shows_the_item_fenced_and_asks_last():
     assert text.endswith("Is it good? Answer with one word: yes or no.")
 
 
+@pytest.mark.parametrize("ask_as", ["each", "pairs"])
+def test_an_empty_reply_is_shown_as_one(ask_as):
+    told: list = []
+
+    def ask(request, *, check):
+        told.extend(request["questions"])
+        return {"scores": [0.0] * len(request["questions"]), "notes": {}}
+
+    YesNoJudge(YesNoOptions(model="x", ask=ask_as), ask=ask).judge([item(["", "b"])])
+    shown = [read_sections(question[0]["content"]) for question in told]
+    names = {"answer"} if ask_as == "each" else {"answer A", "answer B"}
+    assert all(names <= set(sections) for sections in shown)
+    assert sorted(text for one in shown for name, text in one.items() if name in names) == sorted(
+        ["", "b"] * (1 if ask_as == "each" else 2)
+    )
+
+
 def test_two_orders_undo_a_love_of_the_first_place():
     """A model that adds 2 to whatever is shown first: the mean of both orders has none of it."""
     worth = {"tea": 1.0, "bread": 0.0, "so": -1.0}

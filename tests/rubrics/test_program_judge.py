@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from rubrics.judging import JUDGES
 from rubrics.judging.types import Candidate, Decision, Item
-from rubrics.llm.types import FAILURES, Picture
+from rubrics.llm.types import Picture
 from rubrics.programs import PROGRAMS
 from rubrics.programs.judge import ProgramJudge
 from rubrics.programs.options import DEFAULT, ProgramOptions
@@ -88,13 +88,12 @@ def test_wider_gaps_are_stronger() -> None:
 
 def test_where_nothing_applies_the_judge_refuses_with_a_reason() -> None:
     said = decide(item(GOOD, REFUSED), criteria=["asked-json"])
-    assert (said.ranks, said.error) == (None, "refused")
-    assert said.error in FAILURES
+    assert (said.ranks, said.error) == (None, "unsupported")
     assert "None of the criteria applies" in said.detail
-    assert said.opinions[0].error == "refused"
+    assert said.opinions[0].error == "unsupported"
     picture = Picture("00", "image/png", b"x")
     shown = Item(1, "pairwise", [], (Candidate("", picture), Candidate(GOOD)))
-    assert decide(shown).error == "refused"
+    assert decide(shown).error == "unsupported"
 
 
 def test_checklist_lines_that_are_programs_are_answered_and_others_left_open() -> None:
@@ -117,9 +116,9 @@ def test_checklist_lines_that_are_programs_are_answered_and_others_left_open() -
     assert "4 of 5 lines" in said.rationale
 
 
-def test_checklist_without_any_program_is_refused() -> None:
+def test_checklist_without_any_program_is_unsupported() -> None:
     said = decide(item(GOOD, kind="checklist", criteria=("Is polite",)))
-    assert said.error == "refused"
+    assert said.error == "unsupported"
     assert "checklist" in said.detail
 
 
@@ -127,7 +126,7 @@ def test_rating_attributes_that_are_programs_are_put_on_the_scale() -> None:
     given = item(GOOD, REFUSED, kind="rating", attributes=("helpfulness", "-refusal"), high=4)
     said = decide(given)
     assert said.ratings == {"helpfulness": [None, None], "-refusal": [4, 0]}
-    assert decide(item(GOOD, kind="rating", attributes=("helpfulness",))).error == "refused"
+    assert decide(item(GOOD, kind="rating", attributes=("helpfulness",))).error == "unsupported"
 
 
 @settings(max_examples=40, deadline=None)
