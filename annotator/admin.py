@@ -430,3 +430,36 @@ class AcceptanceAdmin(HistoryAdmin):
     list_display = ("id", "task_id", "judge_id", "confidence", "is_audit", "accepted_at")
     search_fields = NUMBERS
     keys = ("project_id", "task_id", "judge_id", "judgment_id", "run_id")
+
+
+@admin.register(models.Rubric)
+class RubricAdmin(HistoryAdmin):
+    list_display = ("id", "project", "name", "created_at")
+    list_select_related = ("project",)
+
+
+@admin.register(models.RubricVersion)
+class RubricVersionAdmin(HistoryAdmin):
+    list_display = ("id", "rubric", "number", "state", "method", "created_at")
+    list_select_related = ("rubric",)
+
+
+@admin.register(models.Criterion)
+class CriterionAdmin(HistoryAdmin):
+    list_display = ("id", "version_id", "position", "decision", "verifier", "weight")
+    search_fields = NUMBERS
+    keys = ("version_id",)
+
+
+@admin.register(models.CriterionEvidence)
+class CriterionEvidenceAdmin(HistoryAdmin):
+    list_display = ("id", "criterion_id", "prompt_id", "supports")
+    search_fields = NUMBERS
+    keys = ("criterion_id", "prompt_id", "judgment_id")
+
+
+@admin.register(models.CriterionVerdict)
+class CriterionVerdictAdmin(HistoryAdmin):
+    list_display = ("id", "criterion_id", "response_id", "rater_id", "value", "probability")
+    search_fields = NUMBERS
+    keys = ("criterion_id", "response_id", "rater_id")

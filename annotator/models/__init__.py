@@ -18,6 +18,13 @@ from annotator.models.projects import Project, ProjectSettings, SplitShares
 from annotator.models.prompts import Image, Prompt, Response, Split
 from annotator.models.quality import Consensus, QualityReport, ReviewItem
 from annotator.models.rewards import RewardModel
+from annotator.models.rubrics import (
+    Criterion,
+    CriterionEvidence,
+    CriterionVerdict,
+    Rubric,
+    RubricVersion,
+)
 from annotator.models.runs import AuditEvent, ImportIssue, Run, RunPoint, RunState
 from annotator.models.tasks import Assignment, AssignmentState, Comment, Group, Task
 
@@ -31,6 +38,9 @@ __all__ = [
     "Battery",
     "Comment",
     "Consensus",
+    "Criterion",
+    "CriterionEvidence",
+    "CriterionVerdict",
     "DatasetVersion",
     "Endpoint",
     "Group",
@@ -54,6 +64,8 @@ __all__ = [
     "ReviewItem",
     "RewardModel",
     "Role",
+    "Rubric",
+    "RubricVersion",
     "Run",
     "RunPoint",
     "RunState",

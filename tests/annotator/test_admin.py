@@ -70,6 +70,15 @@ def fill_feedback(
     )  # fmt: skip
     models.QualityReport.objects.create(project=project, run=run, figures={})
     fill_judges(project, task, run)
+    rubric = models.Rubric.objects.create(project=project, name="Plain")
+    version = models.RubricVersion.objects.create(rubric=rubric, number=1)
+    criterion = models.Criterion.objects.create(version=version, position=0, text="Short.")
+    models.CriterionEvidence.objects.create(
+        criterion=criterion, prompt_id=1, chosen_id=1, rejected_id=2, supports=True
+    )
+    models.CriterionVerdict.objects.create(
+        criterion=criterion, response_id=task.response_ids[0], rater=rater, value=1
+    )
 
 
 def fill_judges(project: models.Project, task: models.Task, run: models.Run) -> None:
@@ -143,7 +152,8 @@ HISTORY = [models.Judgment, models.Preference, models.AuditEvent, models.Dataset
            models.Consensus, models.Group, models.Image, models.ReviewItem,
            models.QualityReport, models.Judge, models.LlmCall, models.JudgeAnswer,
            models.JudgeOutcome, models.JudgeReport, models.Battery, models.AcceptRule,
-           models.Acceptance]  # fmt: skip
+           models.Acceptance, models.Rubric, models.RubricVersion, models.Criterion,
+           models.CriterionEvidence, models.CriterionVerdict]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)
