@@ -42,10 +42,12 @@ OWN_FAILURES: Final = {
 # A reply that came and said nothing: the cache would say it again.
 ASKED_AFRESH: Final = ("unreadable", "cut", "unfit")
 
+# People as the report counts them: persons and imported raters who were not left out.
 BY_PEOPLE: Final = """
     (t.is_settled OR EXISTS (
         SELECT FROM annotator_judgment j JOIN annotator_rater r ON r.id = j.rater_id
-        WHERE j.task_id = t.id AND j.is_current AND j.is_counted AND r.kind = 'human'))
+        WHERE j.task_id = t.id AND j.is_current AND j.is_counted
+          AND r.kind <> 'judge' AND NOT r.is_excluded))
 """
 JUDGED: Final = {ALL: "true", UNLABELED: f"NOT {BY_PEOPLE}", LABELED: BY_PEOPLE}
 # The key is asked of the outcomes too: a plan that walks them in order begins where the chunk does.
@@ -206,7 +208,7 @@ def items(project: Project, ids: list[int]) -> list[Item | Unshowable]:
         replies = {row[0]: row[1:] for row in cursor.fetchall()}
     wanted = {image for *_, image in replies.values()}
     wanted |= {image for task in tasks for image in task[4:]}
-    show = _pictures(wanted - {None})
+    show = pictures(wanted - {None})
     common = _asked(project)
     return [_item(task, replies, show, common) for task in tasks]
 
@@ -225,7 +227,7 @@ def _asked(project: Project) -> dict[str, Any]:
     }
 
 
-class _Unsendable(Exception):
+class Unsendable(Exception):
     """A picture that is away or too large."""
 
 
@@ -242,20 +244,20 @@ def _item(
             kind=kind,
             messages=orjson.loads(messages),
             candidates=tuple(
-                Candidate(_whole(text, several), show(image_id))
+                Candidate(whole(text, several), show(image_id))
                 for text, several, image_id in (replies[one] for one in response_ids)
             ),
             source=show(source_id),
             mask=show(mask_id),
             **common,
         )
-    except _Unsendable as error:
+    except Unsendable as error:
         return Unshowable(pk, "picture", str(error))
     except KeyError:  # deleted since its id was read
         return Unshowable(pk, "unsupported", "a response of the task is gone")
 
 
-def _whole(text: str, messages: str | None) -> str:
+def whole(text: str, messages: str | None) -> str:
     """A reply of several messages as one text."""
     if not messages:
         return text
@@ -263,7 +265,7 @@ def _whole(text: str, messages: str | None) -> str:
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
 
 
-def _pictures(ids: Iterable[int]) -> Callable[[int | None], Picture | None]:
+def pictures(ids: Iterable[int]) -> Callable[[int | None], Picture | None]:
     """Pictures by id. Bytes are read when one is shown, once per call of ``items``."""
     wanted = sorted(ids)
     known = Image.objects.only("file", "digest", "size_bytes").in_bulk(wanted) if wanted else {}
@@ -281,15 +283,15 @@ def _pictures(ids: Iterable[int]) -> Callable[[int | None], Picture | None]:
 
 def _picture(image: Image | None) -> Picture:
     if image is None:
-        raise _Unsendable("the picture is gone")
+        raise Unsendable("the picture is gone")
     if image.size_bytes > MAX_PICTURE_BYTES:
-        raise _Unsendable(f"a picture is larger than {MAX_PICTURE_BYTES // 1024**2} MB")
+        raise Unsendable(f"a picture is larger than {MAX_PICTURE_BYTES // 1024**2} MB")
     ending = f".{image.file.name.rpartition('.')[2]}"
     try:
         with default_storage.open(image.file.name) as file:
             data = file.read()
     except OSError as error:
-        raise _Unsendable(f"a picture cannot be read: {type(error).__name__}") from None
+        raise Unsendable(f"a picture cannot be read: {type(error).__name__}") from None
     return Picture(bytes(image.digest).hex(), MEDIA_TYPES.get(ending, "image/webp"), data)
 
 
