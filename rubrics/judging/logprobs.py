@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Final
 
 from rubrics.llm.types import Reply
@@ -19,16 +20,26 @@ def first_wins(reply: Reply) -> float | None:
     The token that says the verdict is found by walking the reply; its alternatives are summed
     over the ways to write the same word (case, space, quotes) and no other token counts.
     """
+    shares = word_shares(reply, _word)
+    if shares is None:
+        return None
+    return shares.get("a", 0.0) + shares.get("tie", 0.0) / 2
+
+
+def word_shares(reply: Reply, word: Callable[[str], str | None]) -> dict[str, float] | None:
+    """Probabilities of the words a verdict can be, 1 in all. None where they cannot be read.
+
+    ``word`` says which of them a token says or begins; tokens that are none do not count.
+    """
     at = _where(reply.text)
     if at is None or reply.top_logprobs is None:
         return None
-    spread = _alternatives_at(reply.text, reply.top_logprobs, at)
-    shares = {"a": 0.0, "b": 0.0, "tie": 0.0}
-    for token, logprob in spread or ():
-        if word := _word(token):
-            shares[word] += math.exp(min(logprob, 0.0))
+    shares: dict[str, float] = {}
+    for token, logprob in _alternatives_at(reply.text, reply.top_logprobs, at) or ():
+        if said := word(token):
+            shares[said] = shares.get(said, 0.0) + math.exp(min(logprob, 0.0))
     total = sum(shares.values())
-    return (shares["a"] + shares["tie"] / 2) / total if total > 0 else None
+    return {said: share / total for said, share in shares.items()} if total > 0 else None
 
 
 def _where(text: str) -> int | None:

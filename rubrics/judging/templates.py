@@ -101,17 +101,22 @@ class Template:
         text = self.parts.get((mode, role))
         if text is None:
             raise BadTemplate(f"{self.name}: no part for {mode}")
-        filled: list[Part] = []
-        end = 0
-        for place in PLACE.finditer(text):
-            filled.append(text[end : place.start()])
-            value = ("$",) if place[1] else values[place[2]]
-            filled.extend(value)
-            end = place.end()
-            if not value and text.startswith("\n", end):
-                end += 1
-        filled.append(text[end:])
-        return _joined(filled)
+        return filled(text, values)
+
+
+def filled(text: str, values: Values) -> tuple[Part, ...]:
+    """A text with its places filled, as ``Template.fill`` says. Raises KeyError."""
+    parts: list[Part] = []
+    end = 0
+    for place in PLACE.finditer(text):
+        parts.append(text[end : place.start()])
+        value = ("$",) if place[1] else values[place[2]]
+        parts.extend(value)
+        end = place.end()
+        if not value and text.startswith("\n", end):
+            end += 1
+    parts.append(text[end:])
+    return _joined(parts)
 
 
 def _places(text: str) -> list[str]:

@@ -23,6 +23,8 @@ NEAR_TIE: Final = 0.1  # and where it is not, of a difference of nothing
 STEEP: Final = 1.2  # how soon scores saturate
 YES: Final = (("Yes", 0.7), ("yes", 0.2), (" Yes", 0.06), ("YES", 0.04))
 NO: Final = (("No", 0.7), ("no", 0.2), (" No", 0.06), ("NO", 0.04))
+NEITHER: Final = (("n/a", 0.9), ("N/A", 0.1))
+CONCISE: Final = 0.5  # features.length_of above which nothing is met concisely
 MOST_WORDS: Final = 3  # features named in a reason
 
 
@@ -130,11 +132,16 @@ def _yes_no(mind: Mind) -> Said:
     if not mind.asked.answers:
         return NOTHING_TO_JUDGE
     line = " ".join(mind.asked.sections.get("criterion", "").split())
-    holds = bool(_holds(mind, mind.asked.answers[-1], line))
+    holds = _holds(mind, mind.asked.answers[-1], line)
+    if "concisely" in mind.asked.instructions and holds:
+        holds = features.length_of(mind.asked.answers[-1].text) <= CONCISE
     doubt = min(0.49, 0.02 + mind.dials.slip * mind.chance("doubt", line))
-    yes = 1 - doubt if holds else doubt
-    spread = [(word, yes * share) for word, share in YES]
-    spread += [(word, (1 - yes) * share) for word, share in NO]
+    said: Spread = YES if holds else NO
+    otherwise = NO if holds else YES
+    if holds is None and '"n/a"' in mind.asked.instructions:
+        said = NEITHER
+    spread = [(word, (1 - doubt) * share) for word, share in said]
+    spread += [(word, doubt * share) for word, share in otherwise]
     spread.sort(key=lambda pair: -pair[1])
     if not mind.asked.properties:
         return Said(spread[0][0], {0: spread})
