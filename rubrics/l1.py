@@ -1,0 +1,148 @@
+"""Signed weights out of score differences: l1 logistic regression that knows no sides.
+
+A row is one pair: what each criterion scores the preferred answer, minus what it scores the
+other. The model is ``P(preferred) = sigmoid(row @ weights)`` without an intercept, on data that
+hold every pair in both turns, ``(d, 1)`` and ``(-d, 0)``; both have the same loss, so that one
+turn of each is fitted, counting twice. ``C`` is scikit-learn's on the data with both turns.
+Source: AutoRubric-T2I, arXiv 2605.17602; liblinear's l1 solver, Yuan, Ho and Lin 2012, JMLR 13.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+TOLERANCE: Final = 1e-5
+STEPS: Final = 5_000
+FLAT: Final = 1e-100  # a column whose differences are all smaller says nothing
+DECADES: Final = 3.0  # that a regularization path spans from its first nonzero weight
+
+
+class NotConverged(RuntimeError):
+    """The solver ran out of steps; no half answer is given."""
+
+
+def oriented(differences: ArrayLike, first_wins: ArrayLike | None = None) -> Floats:
+    """Score differences as (pairs, criteria), each row turned to preferred minus other.
+
+    differences (pairs, criteria): first minus second answer, NaN where a criterion does not
+    apply to either; first_wins (pairs,) booleans, all True where None. NaN becomes 0: no
+    verdict. Raises ValueError for infinite values, wrong shapes, or no pair or criterion.
+    """
+    given = np.array(differences, dtype=np.float64)
+    if given.ndim != 2 or 0 in given.shape:
+        raise ValueError(f"differences {given.shape} must be (pairs, criteria), neither 0")
+    if np.isinf(given).any():
+        columns = np.flatnonzero(np.isinf(given).any(axis=0))[:5].tolist()
+        raise ValueError(f"differences are infinite in columns {columns}")
+    np.nan_to_num(given, copy=False, nan=0.0)
+    if first_wins is None:
+        return given
+    wins = np.asarray(first_wins)
+    if wins.shape != (len(given),) or not np.isin(wins, (0, 1)).all():
+        raise ValueError(f"first_wins {wins.shape} must be ({len(given)},) of True and False")
+    given[wins == 0] *= -1
+    return given
+
+
+def checked_weights(weights: ArrayLike | None, n: int) -> Floats:
+    """Weights of pairs (n,), all 1 where None. Raises ValueError unless finite, >= 0, some > 0."""
+    given = np.ones(n) if weights is None else np.array(weights, dtype=np.float64)
+    if given.shape != (n,) or not np.isfinite(given).all() or (given < 0).any():
+        raise ValueError(f"weights {given.shape} must be ({n},), finite and not negative")
+    if not given.any():
+        raise ValueError("no pair has a weight above 0")
+    return given / given.max()
+
+
+def spreads(rows: Floats, weights: Floats) -> Floats:
+    """Root mean square of each column around 0, (criteria,); 0 for a column that says nothing.
+
+    Around 0, not the mean: subtracting a mean would let the two turns of a pair differ. Over all
+    pairs, decisive or not: then every criterion that says nothing true is equally likely to get
+    a weight, the rare ones as well.
+    """
+    largest = np.abs(rows).max(axis=0)
+    safe = np.where(largest > FLAT, largest, 1.0)
+    share = weights / weights.sum()
+    found: Floats = safe * np.sqrt(np.einsum("i,ij,ij->j", share, rows / safe, rows / safe))
+    found[(largest <= FLAT) | (found <= FLAT)] = 0.0
+    return found
+
+
+def fit_weights(
+    rows: Floats,
+    *,
+    c: float,
+    weights: Floats | None = None,
+    is_scaled: bool = True,
+    total: float | None = None,
+    seed: int = 0,
+) -> Floats:
+    """Weights (criteria,) per unit of score; 0 for a column that says nothing.
+
+    rows (pairs, criteria) as of ``oriented``. ``is_scaled``: the penalty counts each weight times
+    the spread of its column. Weights of pairs are brought to the sum ``total`` (default: the
+    number of pairs), so that one C means the same for a part of the data as for the whole.
+    Raises NotConverged.
+    """
+    pairs = checked_weights(weights, len(rows))
+    spread = spreads(rows, pairs)
+    speaking, used = spread > 0, pairs > 0
+    found = np.zeros(rows.shape[1])
+    if not speaking.any():
+        return found
+    scale = spread[speaking] if is_scaled else np.ones(int(speaking.sum()))
+    columns = rows[np.ix_(used, speaking)] / scale
+    counts = pairs[used] * ((len(rows) if total is None else total) / pairs.sum())
+    found[speaking] = _liblinear(columns, counts, 2 * c, seed) / scale
+    return found
+
+
+def first_c(rows: Floats, weights: Floats | None = None, *, is_scaled: bool = True) -> float:
+    """The C up to which every weight is 0; 1 where no column says anything."""
+    pairs = checked_weights(weights, len(rows))
+    spread = spreads(rows, pairs)
+    if not (spread > 0).any():
+        return 1.0
+    scale = np.where(spread > 0, spread, np.inf) if is_scaled else np.ones(len(spread))
+    slope = np.abs((pairs / pairs.sum() * len(rows)) @ (rows / scale)).max()
+    return float(1 / slope) if slope > FLAT else 1.0
+
+
+def c_grid(
+    rows: Floats, n: int, weights: Floats | None = None, *, is_scaled: bool = True
+) -> tuple[float, ...]:
+    """``n`` values of C, from where the first weight appears, evenly in log over 3 decades."""
+    start = 1.05 * first_c(rows, weights, is_scaled=is_scaled)
+    return tuple(float(c) for c in start * np.logspace(0, DECADES, n))
+
+
+def _liblinear(columns: Floats, counts: Floats, c: float, seed: int) -> Floats:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression  # a second of imports
+
+    if len(columns) == 1:  # scikit-learn wants two classes
+        columns, counts = np.repeat(columns, 2, axis=0), np.repeat(counts / 2, 2)
+    turn = np.where(np.arange(len(columns)) % 2, -1.0, 1.0)
+    model = LogisticRegression(
+        C=c,
+        l1_ratio=1.0,
+        solver="liblinear",
+        fit_intercept=False,
+        tol=TOLERANCE,
+        max_iter=STEPS,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            model.fit(columns * turn[:, None], turn, sample_weight=counts)
+        except ConvergenceWarning as error:
+            raise NotConverged(f"liblinear took more than {STEPS} steps at C = {c / 2}") from error
+    return np.asarray(model.coef_[0], dtype=np.float64)
