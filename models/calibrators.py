@@ -2,7 +2,7 @@
 
 Each is a function ``fit(confidence, correct) -> (confidence -> confidence)``. ``cross_fitted``
 gives every case the map that was learned without its fold, so that what is then measured is
-honest. scikit-learn is imported only where it is used.
+honest. What is slow to import is imported only where it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from models.calibration import FLOOR
@@ -49,6 +48,8 @@ def temperature(confidence: ArrayLike, correct: ArrayLike) -> Map:
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, 1706.04599.
     """
+    from scipy.optimize import minimize_scalar  # slow to import, and every page would
+
     odds, right = _odds(confidence), np.asarray(correct, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:

@@ -7,7 +7,6 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.sparse import csr_array, diags_array
 from scipy.special import expit, log_expit, logit, ndtri
 
@@ -182,6 +181,8 @@ class CrowdBradleyTerry:
         return np.asarray(expit(self.scores_[first] - self.scores_[second]))
 
     def _minimize(self, loss: CrowdLoss) -> None:
+        from scipy.optimize import minimize  # slow to import, and every page would
+
         n = loss.n_items
         start = np.concatenate([np.zeros(n), np.full(loss.n_raters, logit(START))])
         options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": ENOUGH, "gtol": 1e-6}

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, betaincinv, logit, ndtri
-from scipy.stats import binom
 
 from models.comparisons import Floats
 
@@ -151,6 +150,8 @@ def speed(raters: ArrayLike, active_ms: ArrayLike, *, n_raters: int) -> Speed:
     on unequal shapes, codes outside 0..n_raters-1, or times that are negative or not finite.
     Source: Conover 1999, Practical Nonparametric Statistics, 3.2.
     """
+    from scipy.stats import binom  # slow to import, and every page would
+
     rater, times = np.asarray(raters, dtype=np.int64), np.asarray(active_ms, dtype=np.float64)
     if rater.shape != times.shape or rater.ndim != 1:
         raise ValueError(f"raters {rater.shape} and active_ms {times.shape} must be equal, (m,)")

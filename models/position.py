@@ -19,8 +19,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.integrate import quad
-from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.special import expit, ndtr, ndtri
 
@@ -323,6 +321,8 @@ def _gaussian(named: Floats) -> tuple[float, float] | None:
 
     named (2,): shares of pairs of which both orders name the first slot, and the second.
     """
+    from scipy.optimize import brentq  # slow to import, and every page would
+
     alike = 1 - float(named.sum())
     h = float(ndtri(named[0] + alike / 2))
 
@@ -339,6 +339,8 @@ def _gaussian(named: Floats) -> tuple[float, float] | None:
 
 def _alike(h: float, r: float) -> float:
     """Probability that both orders name the same item. With t = sin x the integrand is smooth."""
+    from scipy.integrate import quad  # slow to import, and every page would
+
     area, _ = quad(lambda x: float(np.exp(-h * h / (1 - np.sin(x)))), 0.0, float(np.arcsin(r)))
     return float(2 * ndtr(h) * ndtr(-h)) + float(area) / float(np.pi)
 

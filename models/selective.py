@@ -30,8 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
-from scipy.stats import beta, binom
+from scipy.special import bdtr, betaincinv
 
 from models.intervals import Interval
 
@@ -109,13 +108,13 @@ def clopper_pearson(hits: int, n: int, level: float = 0.95) -> Interval:
     if not 0 <= hits <= n:
         raise ValueError(f"hits={hits} is outside 0..n={n}")
     tail = (1 - level) / 2
-    low = float(beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
+    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
     return low, upper_bound(hits, n, tail)
 
 
 def upper_bound(hits: int, n: int, risk: float) -> float:
     """What the true share exceeds with probability ``risk`` at most; 1 of no case."""
-    return float(beta.ppf(1 - risk, hits + 1, n - hits)) if hits < n else 1.0
+    return float(betaincinv(hits + 1, n - hits, 1 - risk)) if hits < n else 1.0
 
 
 def least_cases(limit: float, risk: float) -> int:
@@ -156,7 +155,7 @@ def fixed_sequence(
         step = _step(scores, errors, threshold, risk)
         tried.append(step)
         # The exact test: as few wrong as this would be as rare as ``risk`` at the limit.
-        if not step.accepted or binom.cdf(step.wrong, step.accepted, limit) > risk:
+        if not step.accepted or bdtr(step.wrong, step.accepted, limit) > risk:
             break
         rule = step
     return Choice(rule, tuple(tried))
@@ -238,6 +237,8 @@ def chance_right(confidence: ArrayLike, wrong: ArrayLike) -> list[tuple[float, f
 
     The rising steps that fit the known cases best. Source: Zadrozny and Elkan 2002, KDD.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, and everybody imports this
+
     scores, errors = _cases(confidence, wrong)
     if not len(scores):
         return []

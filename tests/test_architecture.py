@@ -47,6 +47,32 @@ def test_web_and_jobs_never_load_torch() -> None:
     assert heavy == []
 
 
+# Half a second and 40 MB of every process that shows a page or imports a file.
+SLOW = ("openai", "scipy.stats", "scipy.optimize", "sklearn", "pandas")
+LOAD_PAGES = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "annotator.settings"
+import django
+django.setup()
+import annotator.urls
+print(len(sys.modules), *sorted(set(sys.argv[1:]) & set(sys.modules)))
+"""
+
+
+def test_pages_begin_without_slow_libraries() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_PAGES, *SLOW],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    count, *slow = done.stdout.split()
+    assert int(count) > 500, "the pages were loaded"
+    assert slow == []
+
+
 @pytest.mark.parametrize("package", ["annotator", "models", "rubrics"])
 def test_modules_stay_short(package: str) -> None:
     long = {

@@ -19,8 +19,7 @@ from annotator.errors import AppError, Conflict, Invalid, NotAllowed
 from annotator.models import AuditEvent, Endpoint, Project, User
 from annotator.services import secrets
 from rubrics.llm.budget import ANY_MODEL
-from rubrics.llm.client import Client, Server
-from rubrics.llm.transport import is_loopback
+from rubrics.llm.server import Server, is_loopback
 from rubrics.llm.types import CallFailed, Message, Request
 
 log = logging.getLogger(__name__)
@@ -223,6 +222,8 @@ def check(*, endpoint: Endpoint, model: str = "") -> Checked:
 
 async def _check(server: Server, model: str) -> Checked:
     short = Server(base_url=server.base_url, key=server.key, timeout=CHECK_SECONDS)
+    from rubrics.llm.client import Client  # brings the SDK, which no page needs
+
     async with Client(short) as client:
         models: tuple[str, ...] = ()
         try:

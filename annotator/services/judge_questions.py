@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from annotator.models import Judge
 from annotator.queries import judge_votes
@@ -68,6 +67,8 @@ def _medians(items: Codes, values: Floats, n: Codes) -> Floats:
 def _rated(
     name: str, mine: Floats, mean: Floats, middle: Floats, prompts: Codes, theirs: Ratings
 ) -> Question:
+    from scipy.stats import rankdata  # slow to import, and every page would
+
     gaps = mine - mean
     interval = mean_interval(gaps, prompts)
     groups = len(np.unique(prompts))

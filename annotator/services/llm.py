@@ -15,7 +15,6 @@ from annotator.services.llm_ledger import TableLedger
 from annotator.services.llm_limiter import RedisLimiter
 from rubrics.llm.budget import Budget, Spent
 from rubrics.llm.caller import Caller
-from rubrics.llm.client import Client
 
 REDIS_TIMEOUT: Final = 10.0  # seconds
 
@@ -36,6 +35,8 @@ async def open_caller(
     against ``budget`` already; if not given, all that the ledger has of ``run``. Leaving the block
     waits some seconds for the calls on the wire. Raises AppError if the endpoint cannot be used.
     """
+    from rubrics.llm.client import Client  # brings the SDK, which no page needs
+
     server = server_of(endpoint)
     ledger = TableLedger(
         project_id=project.pk if project else endpoint.project_id,

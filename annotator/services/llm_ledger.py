@@ -20,7 +20,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
+import psycopg
+from django.db import Error, InterfaceError, OperationalError, connection
 from django.db.models import Count, Sum
 from psycopg import Cursor
 
@@ -188,7 +189,7 @@ class TableLedger:
                 log.warning("the ledger has lost PostgreSQL", exc_info=True)
                 connection.close()
                 time.sleep(0.5 * 2**attempt if attempt < TRIES - 1 else 0)
-            except (DataError, IntegrityError, ValueError) as error:
+            except (Error, psycopg.Error, ValueError) as error:  # of one round, not of the thread
                 return error
         return last
 
@@ -210,7 +211,7 @@ class TableLedger:
         for start in range(0, len(puts), MAX_ROWS):
             part = puts[start : start + MAX_ROWS]
             result = self._tried(_insert, [row for row, _ in part])
-            if isinstance(result, DataError | IntegrityError | ValueError) and len(part) > 1:
+            if isinstance(result, Exception) and len(part) > 1:
                 # One row does not fit: the others are paid for too.
                 told += [(future, self._tried(_insert, [row])) for row, future in part]
             else:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -21,6 +20,7 @@ import orjson
 
 from rubrics.llm.replies import Unreadable, read_completion, read_models, without_bad_characters
 from rubrics.llm.retry import AttemptFailed, asked_wait
+from rubrics.llm.server import Server
 from rubrics.llm.transport import Unusable, http_client
 from rubrics.llm.types import Picture, Reply, Request
 
@@ -29,19 +29,6 @@ MAX_DETAIL: Final = 300
 MIN_SECRET: Final = 8
 REDACTED: Final = "[key]"
 NO_KEY: Final = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where to ask and what is there. ``timeout`` in seconds, of a whole attempt."""
-
-    base_url: str
-    key: str = field(default="", repr=False)
-    timeout: float = 60.0
-    concurrency: int = 16
-    has_schema: bool = True
-    has_logprobs: bool = False
-    has_images: bool = False
 
 
 class Client:

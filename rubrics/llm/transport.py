@@ -5,7 +5,6 @@ The ``openai`` client sits on ``httpx2``; these are the parts of it that it is g
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ import httpcore2
 import httpx2
 
 from rubrics.llm.network import Backend
+from rubrics.llm.server import is_loopback
 
 MAX_BYTES: Final = 8 * 1024 * 1024  # of one reply, as it comes over the wire
 KEEP_ALIVE: Final = 30.0  # seconds that an idle connection is kept
@@ -42,16 +42,6 @@ HEADERS: Final = frozenset(
 
 class Unusable(httpx2.TransportError):
     """A reply that is not read: too long, or packed although nothing packed was asked for."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address (without brackets) is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def proxy_for(url: httpx2.URL) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import ProgrammingError, connection
 from django.test import Client as Browser
 from django.urls import reverse
 
@@ -226,6 +226,31 @@ def test_row_that_does_not_fit_takes_no_other_with_it() -> None:
 
     asyncio.run(main())
     assert LlmCall.objects.count() == 5
+
+
+def test_ledger_that_cannot_read_its_table_says_so_and_goes_on() -> None:
+    endpoint = factories.endpoint(factories.project())
+
+    def rename(old: str, new: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+        connection.close()
+
+    async def main() -> None:
+        ledger = TableLedger(project_id=endpoint.project_id, endpoint_id=endpoint.pk, run_id=None)
+        await ledger.start()
+        await asyncio.to_thread(rename, "annotator_llmcall", "away")
+        try:
+            with pytest.raises(ProgrammingError):
+                await ledger.claim(b"k" * 32)
+            with pytest.raises(ProgrammingError):
+                await ledger.put(ask(), Reply("x", b"k" * 32))
+        finally:
+            await asyncio.to_thread(rename, "away", "annotator_llmcall")
+        assert await ledger.claim(b"k" * 32) is None
+        await ledger.close()
+
+    asyncio.run(main())
 
 
 def test_failures_are_tried_again_and_counted(settings: Any) -> None:
