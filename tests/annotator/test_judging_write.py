@@ -219,6 +219,22 @@ def test_selections_find_their_tasks(project: Project, judge: Judge) -> None:
     assert ids(project, judge, "status=settled") == [settled.pk]
 
 
+def test_imported_labels_are_people_and_votes_of_judges_are_not(
+    project: Project, judge: Judge
+) -> None:
+    imported, judged, left_out = (factories.pairwise_task(project) for _ in range(3))
+    for task, fields in (
+        (imported, {"kind": Rater.Kind.IMPORTED}),
+        (judged, {"kind": Rater.Kind.JUDGE}),
+        (left_out, {"is_excluded": True}),
+    ):
+        rater = factories.rater(project)
+        factories.judgment(rater, task)
+        Rater.objects.filter(pk=rater.pk).update(**fields)
+    assert ids(project, judge, "labeled") == [imported.pk]
+    assert ids(project, judge, "unlabeled") == [judged.pk, left_out.pk]
+
+
 def test_what_has_an_outcome_is_left_out_and_failures_are_found(
     project: Project, judge: Judge
 ) -> None:
