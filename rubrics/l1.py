@@ -57,7 +57,8 @@ def checked_weights(weights: ArrayLike | None, n: int) -> Floats:
         raise ValueError(f"weights {given.shape} must be ({n},), finite and not negative")
     if not given.any():
         raise ValueError("no pair has a weight above 0")
-    return given / given.max()
+    found: Floats = given / given.max()
+    return found
 
 
 def spreads(rows: Floats, weights: Floats) -> Floats:
