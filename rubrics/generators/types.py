@@ -48,13 +48,17 @@ class PreferencePair:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A pair that speaks for a criterion or against it, with the words that say so, if any."""
+    """A pair that speaks for a criterion or against it, with the words that say so, if any.
+
+    ``role``, where a generator tells them apart: the criterion was made from it, or checked on it.
+    """
 
     pair: int
     supports: bool
     quote: str = ""
     judgment: int | None = None
     rater: int | None = None
+    role: Literal["", "source", "check"] = ""
 
 
 @dataclass(frozen=True, slots=True)
