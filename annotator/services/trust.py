@@ -228,6 +228,8 @@ def turn_on(
     """
     figures = measure(judge, limit=limit, risk=risk, audit_share=audit_share)
     with transaction.atomic():
+        # The rule first: who accepts holds it and waits for tasks, whose writer waits for the rater.
+        AcceptRule.objects.select_for_update(no_key=True).filter(judge=judge).first()
         # Nobody leaves the judge out, or finds it weak, between the look and the rule.
         judge = (
             Judge.objects.select_for_update(of=("self", "rater"), no_key=True)

@@ -6,7 +6,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from annotator.errors import Conflict, Invalid
 from annotator.jobs import tasks as task_jobs
@@ -470,6 +470,39 @@ def test_killed_within_a_chunk_leaves_nothing_half_done(
     assert not Acceptance.objects.exists()
     assert set(Task.objects.values_list("overlap", "free")) == {(2, 2)}
     assert acceptance.apply(judge=judge).accepted == 4
+
+
+def waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@committed
+def test_turning_on_waits_for_the_rule_without_the_rater_in_hand(project: Project) -> None:
+    """Else it waits for who accepts, who waits for who writes verdicts, who waits for the rater."""
+    judge = factories.judge(project, kind="program")
+    passed(judge)
+    known_tasks(judge, 200)
+    rule(judge)
+
+    def turn_on() -> None:
+        try:
+            trust.turn_on(judge=judge, by=None)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT FROM annotator_acceptrule FOR SHARE")
+        turning = pool.submit(turn_on)
+        while not waits_for_a_lock():
+            assert not turning.done(), turning.result()
+        cursor.execute("SELECT id FROM annotator_rater FOR NO KEY UPDATE NOWAIT")
+        assert cursor.fetchone() == (judge.rater_id,)
+        transaction.on_commit(lambda: turning.result())
 
 
 @committed
