@@ -91,6 +91,19 @@ def reply_words(keys: Mapping[str, str]) -> str:
     return f"Reply with one JSON object and nothing else. Its keys, in this order:\n{lines}"
 
 
+class Counted:
+    """A Call that knows how many replies it gave: what a method cost, the cached ones as well."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.replies = 0
+
+    async def __call__(self, request: Request) -> Reply:
+        reply = await self._call(request)
+        self.replies += 1
+        return reply
+
+
 async def ask(
     call: Call, request: Request, read: Callable[[Reply], Told], *, repairs: int = 1
 ) -> tuple[Told, Reply]:

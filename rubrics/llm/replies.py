@@ -65,6 +65,8 @@ def read_completion(
     if not isinstance(message, dict):
         raise Unreadable("the reply has no message")
     finish, text = _finish_and_text(choice, message)
+    if request.with_thoughts and (thoughts := _thoughts(message)):
+        text = f"<think>\n{thoughts}\n</think>\n{text}"
     counted = body.get("usage")
     usage = counted if isinstance(counted, dict) else {}
     sent = sum(len(part) for m in request.messages for part in m.parts if isinstance(part, str))
@@ -132,6 +134,12 @@ def _finish_and_text(choice: dict[str, Any], message: dict[str, Any]) -> tuple[s
     if content is None or isinstance(content, str):
         return finish, ""
     raise Unreadable("the reply's content is not text")
+
+
+def _thoughts(message: dict[str, Any]) -> str:
+    """The reasoning beside a reply, under either of the names that servers give it."""
+    given = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text.strip() for text in given if isinstance(text, str) and text.strip()), "")
 
 
 def _count(value: object, *, otherwise: int) -> int:

@@ -48,6 +48,8 @@ class Request:
 
     ``schema`` is a JSON schema of the reply; ``top_logprobs`` how many alternatives per token to
     ask for, 0 for none. ``salt`` tells apart what is meant to be asked again: it is never sent.
+    ``with_thoughts``: a reasoning that the endpoint gives beside its reply stands before the text
+    in a <think> block, so that whoever keeps the text keeps it too.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     top_logprobs: int = 0
     salt: int = 0
+    with_thoughts: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Everything that makes the request what it is, pictures by digest: what the ledger keeps."""
@@ -81,6 +84,7 @@ class Request:
             "schema": self.schema,
             "top_logprobs": self.top_logprobs,
             "salt": self.salt,
+            **({"with_thoughts": True} if self.with_thoughts else {}),
         }
 
     def key(self, base_url: str) -> bytes:

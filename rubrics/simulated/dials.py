@@ -66,6 +66,12 @@ class Dials(BaseModel):
     slip: float = Field(
         default=0.03, ge=0, le=1, description="share of yes-or-no answers that are wrong"
     )
+    hallucination: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of what it takes out of people's words that nobody said",
+    )
     keys: Mapping[str, float] = Field(
         default_factory=dict, description="probe text to the probability that it passes for good"
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rubrics.simulated import draws, features
+from rubrics.simulated import draws, features, rules
 from rubrics.simulated.asking import Answer, Asked
 from rubrics.simulated.mind import Mind, best
 from rubrics.simulated.tokens import Said, Spread
@@ -229,6 +229,11 @@ NOTHING_TO_JUDGE: Final = Said("I was not shown what I am to judge.")
 
 # The first that fits is taken: what is most particular stands first.
 HANDLERS: Final[dict[str, Handler]] = {
+    "principles": Handler(lambda asked: "feedback" in asked.sections, rules.principles),
+    "propose-rules": Handler(lambda asked: "criteria so far" in asked.sections, rules.propose),
+    "explain": Handler(lambda asked: "winner" in asked.sections, rules.explain),
+    "extract-rules": Handler(lambda asked: "reasoning" in asked.sections, rules.extract),
+    "merge-rules": Handler(lambda asked: "rules" in asked.sections, rules.merge),
     "yes-no": Handler(lambda asked: "criterion" in asked.sections, _yes_no),
     "checklist": Handler(lambda asked: "checklist" in asked.sections, _checklist),
     "rating": Handler(lambda asked: "attributes" in asked.sections, _rating),
