@@ -67,7 +67,7 @@ def add_endpoint(project: Project) -> Endpoint:
             name=NAME,
             base_url=base_url,
             by=None,
-            is_simulated=True,
+            simulated=True,
             has_schema=True,
             has_logprobs=True,
             has_images=True,

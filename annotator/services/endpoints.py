@@ -14,6 +14,7 @@ import httpx2
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from annotator.errors import AppError, Conflict, Invalid, NotAllowed
 from annotator.models import AuditEvent, Endpoint, Project, User
@@ -120,6 +121,12 @@ def allowed_hosts() -> list[str]:
     return sorted(dict.fromkeys(settings.LLM_HOSTS))
 
 
+def is_simulated(base_url: str) -> bool:
+    """Whether this is the simulated judge of this installation, whose verdicts are marked so."""
+    return base_url.partition("://")[2].split("/")[0] == settings.SIMULATED_JUDGE
+
+
+@sensitive_variables("secret")
 def add(
     *,
     project: Project,
@@ -127,15 +134,16 @@ def add(
     base_url: str,
     by: User | None,
     secret: str = "",
-    is_simulated: bool = False,
+    simulated: bool = False,
     **limits: Any,
 ) -> Endpoint:
     """A new endpoint. ``limits`` are fields of FIELDS, the model's defaults where not given.
 
     Raises Invalid, NotAllowed (host), Conflict (name taken).
     """
-    endpoint = Endpoint(project=project, is_simulated=is_simulated)
+    endpoint = Endpoint(project=project)
     _set(endpoint, {"name": name, "base_url": base_url, **limits})
+    endpoint.is_simulated = simulated or is_simulated(endpoint.base_url)
     if secret:
         _seal(endpoint, secret)
     with transaction.atomic():
@@ -144,6 +152,7 @@ def add(
     return endpoint
 
 
+@sensitive_variables("secret")
 def change(
     *,
     endpoint: Endpoint,
@@ -160,6 +169,7 @@ def change(
         fresh = Endpoint.objects.select_for_update().get(pk=endpoint.pk)
         before = _shown(fresh)
         _set(fresh, values)
+        fresh.is_simulated = fresh.is_simulated or is_simulated(fresh.base_url)
         moved = _address(httpx2.URL(before["base_url"])) != _address(httpx2.URL(fresh.base_url))
         if secret:
             _seal(fresh, secret)
@@ -230,7 +240,7 @@ async def _check(server: Server, model: str) -> Checked:
             models = await client.models()
         except CallFailed as failed:
             if not model:
-                return Checked(False, f"It does not list its models: {failed.detail}.")
+                return Checked(False, _unlisted(server.base_url, failed))
         model = model or (models[0] if models else "")
         if not model:
             return Checked(False, "It answers, and lists no model.")
@@ -240,6 +250,14 @@ async def _check(server: Server, model: str) -> Checked:
         except CallFailed as failed:
             return Checked(False, f"{model}: {failed.detail}.", models)
     return Checked(True, f"{model} answers.", models, reply.latency_ms)
+
+
+def _unlisted(base_url: str, failed: CallFailed) -> str:
+    """Why there is no list of models, and what to look at."""
+    says = f"It does not list its models: {failed.detail}."
+    if failed.kind == "connection":
+        return f"{says} Does a server run at {base_url}?"
+    return f"{says} The address asked is {base_url}/models; most APIs begin at /v1."
 
 
 def _set(endpoint: Endpoint, values: Mapping[str, Any]) -> None:
@@ -310,6 +328,7 @@ CLEAN: Final = {
 }
 
 
+@sensitive_variables("secret")
 def _seal(endpoint: Endpoint, secret: str) -> None:
     secret = secret.strip()
     if not KEY.fullmatch(secret):

@@ -94,8 +94,10 @@ def test_another_address_is_another_version(owner, settings):
     assert Endpoint.objects.get(project=owner).base_url.endswith(":8791/v1")
 
 
-def test_somebody_elses_endpoint_of_that_name_is_left_alone(owner):
-    endpoints.add(project=owner, name=demo_judges.NAME, base_url=f"http://{AT}/other", by=None)
+def test_somebody_elses_endpoint_of_that_name_is_left_alone(owner, settings):
+    settings.LLM_HOSTS = ["127.0.0.1:9"]
+    base_url = "http://127.0.0.1:9/other"
+    endpoints.add(project=owner, name=demo_judges.NAME, base_url=base_url, by=None)
     assert demo_judges.add_judges(owner) == []
     assert Endpoint.objects.get(project=owner).base_url.endswith("/other")
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotator.errors import AppError
@@ -66,7 +65,7 @@ class Command(BaseCommand):
                 base_url=url,
                 by=None,
                 secret=read_key(options["key_file"], options["key_env"]),
-                is_simulated=options["simulated"] or is_simulated(url),
+                simulated=options["simulated"],
                 has_schema=not options["no_schema"],
                 has_logprobs=options["logprobs"],
                 has_images=options["images"],
@@ -78,11 +77,6 @@ class Command(BaseCommand):
         said = {"endpoint": endpoint.pk, "name": endpoint.name, "url": endpoint.base_url}
         text = f"{endpoint.name}: {endpoint.base_url}"
         self.stdout.write(json.dumps(said) if options["json"] else text)
-
-
-def is_simulated(url: str) -> bool:
-    """Whether this is the simulated judge of this installation."""
-    return url.partition("://")[2].split("/")[0] == settings.SIMULATED_JUDGE
 
 
 def read_key(path: str | None, variable: str | None) -> str:
