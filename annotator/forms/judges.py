@@ -12,6 +12,7 @@ from annotator.forms.projects import PercentField, form_field
 from annotator.models import Endpoint, Project
 from rubrics.judging import ASKING, JUDGES
 from rubrics.llm.budget import Budget
+from rubrics.programs import PROGRAMS
 from rubrics.registry import Method
 
 PREFIX: Final = "option_"
@@ -54,7 +55,7 @@ class EndpointForm(forms.Form):
         help_text="0 is no limit.",
     )
     timeout_seconds = forms.IntegerField(
-        min_value=1, max_value=3_600, initial=60, label="Longest wait (seconds)"
+        min_value=1, max_value=600, initial=60, label="Longest wait (seconds)"
     )
     has_schema = forms.BooleanField(
         required=False, initial=True, label="It can hold a reply to a JSON schema"
@@ -164,6 +165,11 @@ class JudgeForm(forms.Form):
         return [(key, row, key == self.kind) for key, row in JUDGES.items()]
 
     @property
+    def programs(self) -> list[tuple[str, Method]]:
+        """(key, program) of what a judge of kind program can be made of; [] for other kinds."""
+        return list(PROGRAMS.items()) if self.kind == "program" else []
+
+    @property
     def is_asking(self) -> bool:
         return self.kind in ASKING
 
@@ -224,10 +230,12 @@ class JudgeRunForm(forms.Form):
     only = forms.CharField(
         max_length=300,
         required=False,
-        label="Only",
+        label="Only those with",
         widget=forms.TextInput(attrs={"placeholder": "split=test, tag=code", "size": 18}),
     )
-    limit = forms.IntegerField(min_value=1, max_value=100_000_000, required=False, label="At most")
+    limit = forms.IntegerField(
+        min_value=1, max_value=100_000_000, required=False, label="At most tasks"
+    )
     calls = forms.IntegerField(min_value=1, max_value=10**9, required=False, label="Calls")
     tokens = forms.IntegerField(min_value=1, max_value=10**12, required=False, label="Tokens")
     money = forms.FloatField(min_value=0.000001, max_value=10**7, required=False, label="Money")

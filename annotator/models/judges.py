@@ -44,6 +44,16 @@ class Endpoint(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def abilities(self) -> list[str]:
+        """What it can beyond text, in words."""
+        told = (
+            (self.has_schema, "schema"),
+            (self.has_logprobs, "probabilities"),
+            (self.has_images, "images"),
+        )
+        return [name for has, name in told if has]
+
 
 class Judge(models.Model):
     """One version of a judge: model, template, criteria and settings. It never changes.

@@ -62,7 +62,9 @@ def what(judge: Judge) -> str:
     if judge.model:
         parts.append(judge.model)
     options = judge.options
-    if "orders" in options:
+    if options.get("mode", "pairwise") != "pairwise":
+        parts.append(options["mode"])
+    if "orders" in options and options.get("mode") != "pointwise":
         parts.append("both orders" if options["orders"] == "both" else "one order")
     if criteria := options.get("criteria"):
         parts.append(f"{len(criteria)} criteria")
@@ -134,7 +136,7 @@ def last_battery(judge: Judge) -> Battery | None:
 
 def failures(judge: Judge) -> list[tuple[str, int]]:
     """(reason, tasks) of what this judge could not judge, the most frequent first."""
-    rows = JudgeOutcome.objects.filter(judge=judge).exclude(error="")
+    rows = JudgeOutcome.objects.filter(judge=judge, error__gt="")  # the index has these together
     return list(rows.values_list("error").annotate(n=Count("pk")).order_by("-n"))
 
 

@@ -123,9 +123,18 @@ def _show(
         "battery": judge_charts.battery(queries.last_battery(found)),
         "run_form": run_form or JudgeRunForm(),
         "failures": queries.failures(found),
-        "settings": ledger(found.options),
+        "settings": _settings(found),
     }
     return render(request, "judges/judge.html", context, status=status)
+
+
+def _settings(found: Judge) -> list[tuple[str, str]]:
+    """Its options under the names that the form gives them."""
+    if found.kind not in JUDGES:
+        return ledger(found.options)
+    fields = JUDGES[found.kind].load_options().model_fields
+    titles = {key: (info.title or key) for key, info in fields.items()}
+    return ledger({titles.get(key, key): value for key, value in found.options.items()})
 
 
 def _find(access: Access, judge_id: int) -> Judge:

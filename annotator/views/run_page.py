@@ -89,7 +89,8 @@ def _time(detail: Detail, curves: Curves) -> Figure | None:
     left = _left(detail, curves)
     if left is not None:
         note = f"{formats.duration(spent)} so far"
-        return Figure("Time left", f"about {formats.duration(left)}", note=note)
+        text = formats.duration(left)
+        return Figure("Time left", text if text.startswith("under") else f"about {text}", note=note)
     if run.is_active:
         return Figure("So far", formats.duration(spent))
     return Figure("Took", formats.duration(spent), note=_attempts(run))

@@ -27,7 +27,9 @@ class LlmOptions(BaseModel):
         "listwise: all at once.",
     )
     template: str = Field(
-        "", title="Template", description="A file of rubrics/judging/templates; empty: the mode's."
+        "",
+        title="Prompt template",
+        description="Its name: pairwise, pointwise, listwise, rating or checklist. Empty: what fits.",
     )
     criteria: list[str] = Field(
         default_factory=list,

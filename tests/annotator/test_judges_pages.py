@@ -11,6 +11,7 @@ from django.urls import reverse
 from annotator.models import AuditEvent, Endpoint, Judge, LlmCall, Project, Role, Run
 from annotator.services import secrets
 from rubrics.judging import JUDGES
+from rubrics.programs import PROGRAMS
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +65,28 @@ def test_endpoint_is_added_and_its_key_is_sealed(owner: Client, project: Project
     assert KEY not in repr(list(AuditEvent.objects.values_list("data", flat=True)))
 
 
+def test_endpoint_at_the_simulated_judge_is_marked_and_so_are_its_judges(
+    owner: Client, project: Project, settings
+) -> None:
+    settings.SIMULATED_JUDGE = "127.0.0.1:8790"
+    settings.LLM_HOSTS = ["127.0.0.1:8790", "127.0.0.1:9"]
+    owner.post(at("endpoint_new", project), ENDPOINT | {"base_url": "http://127.0.0.1:9/v1"})
+    endpoint = Endpoint.objects.get(project=project)
+    assert not endpoint.is_simulated
+    owner.post(at("endpoint", project, endpoint.pk), ENDPOINT)
+    endpoint.refresh_from_db()
+    assert endpoint.is_simulated
+    sent = {"kind": "llm", "shown": "llm", "name": "fair", "endpoint": endpoint.pk,
+            "option_models": "sim-fair", "option_mode": "listwise"}  # fmt: skip
+    owner.post(at("judge_new", project), sent)
+    judge = Judge.objects.get(project=project)
+    assert judge.is_simulated
+    assert judge.rater.is_simulated
+    assert "Language model, sim-fair, listwise, both orders" in text_of(
+        owner.get(at("judges", project))
+    )
+
+
 def test_stored_key_is_kept_by_an_empty_field_and_removed_on_request(
     owner: Client, project: Project
 ) -> None:
@@ -108,6 +131,7 @@ def test_endpoint_that_does_not_answer_says_so(owner: Client, project: Project, 
     endpoint = factories.endpoint(project, base_url="http://127.0.0.1:9/v1")
     page = text_of(owner.post(at("endpoint_check", project, endpoint.pk), follow=True))
     assert f"{endpoint.name}: " in page
+    assert "Does a server run at http://127.0.0.1:9/v1?" in page
 
 
 @pytest.mark.parametrize("kind", JUDGES)
@@ -123,6 +147,12 @@ def test_form_asks_for_the_options_of_every_kind(
     )
     assert "<html" not in part
     assert f'name="shown" value="{kind}"' in part
+
+
+def test_form_of_a_program_lists_what_it_can_be_made_of(owner: Client, project: Project) -> None:
+    page = text_of(owner.get(at("judge_new", project), {"kind": "program"}))
+    assert all(f"<code>{key}</code>" in page for key in PROGRAMS)
+    assert "<code>refusal</code>" not in text_of(owner.get(at("judge_new", project)))
 
 
 def test_judge_is_added_from_the_page_and_versioned(owner: Client, project: Project) -> None:
@@ -143,6 +173,7 @@ def test_judge_is_added_from_the_page_and_versioned(owner: Client, project: Proj
     assert str(judge) == "fair v1"
     assert judge.options["criteria"] == ["It answers the question.", "It is correct."]
     assert "fair v1" in text_of(response)
+    assert "<dt>Reason first</dt>" in text_of(response)  # settings are called as in the form
     owner.post(at("judge_new", project), sent)
     assert Judge.objects.count() == 1  # nothing differs: the same version
     owner.post(at("judge_new", project), sent | {"option_orders": "one"})
@@ -216,6 +247,8 @@ def test_unmeasured_judge_has_a_page(owner: Client, project: Project) -> None:
     page = text_of(owner.get(at("judge", project, judge.pk)))
     assert "Nothing measured yet" in page
     assert "not tried yet" in page
+    assert "no call yet" in page
+    assert "Measure again" not in page
     part = text_of(owner.get(at("judge_accept", project, judge.pk)))
     assert "has not been through the attack battery" in part
     assert re.search(r"<button[^>]*value=\"on\"[^>]*disabled", part)

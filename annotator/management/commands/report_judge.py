@@ -15,8 +15,8 @@ from annotator import formats
 from annotator.jobs import base
 from annotator.jobs.reports import report
 from annotator.management import waiting
+from annotator.management.commands.run_judge import find_judge
 from annotator.models import JudgeReport, Project
-from annotator.queries.judging import find_judge
 from annotator.services import judge_report
 
 
@@ -34,8 +34,6 @@ class Command(BaseCommand):
         if project is None:
             raise CommandError(f"There is no project {slug!r}.")
         found = find_judge(project, judge)
-        if found is None:
-            raise CommandError(f"The project has no judge {judge!r}.")
         run, is_new = judge_report.start(judge=found, by=None)
         if not wait:
             if is_new:
