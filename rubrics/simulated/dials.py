@@ -72,6 +72,23 @@ class Dials(BaseModel):
         le=1,
         description="share of what it takes out of people's words that nobody said",
     )
+    proposal: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="share of pairs for which it proposes a criterion that tells the answers apart",
+    )
+    planted: str = Field(
+        default="",
+        max_length=400,
+        description="features its proposals know to count, with commas; empty: its own taste",
+    )
+    distractors: int = Field(
+        default=10,
+        ge=0,
+        le=100,
+        description="features of which it proposes criteria that count for nothing",
+    )
     keys: Mapping[str, float] = Field(
         default_factory=dict, description="probe text to the probability that it passes for good"
     )

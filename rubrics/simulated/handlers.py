@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rubrics.simulated import draws, features, rules
+from rubrics.simulated import arr, draws, features, rules
 from rubrics.simulated.asking import Answer, Asked
 from rubrics.simulated.mind import Mind, best
 from rubrics.simulated.tokens import Said, Spread
@@ -229,6 +229,10 @@ NOTHING_TO_JUDGE: Final = Said("I was not shown what I am to judge.")
 
 # The first that fits is taken: what is most particular stands first.
 HANDLERS: Final[dict[str, Handler]] = {
+    "arr-refine": Handler(lambda asked: "previous" in asked.sections, arr.refine),
+    "arr-propose": Handler(lambda asked: "preferred" in asked.sections, arr.propose),
+    "arr-structure": Handler(lambda asked: "accepted" in asked.sections, arr.structure),
+    "arr-prompt": Handler(lambda asked: not asked.answers and asked.wants("rubric"), arr.propose),
     "principles": Handler(lambda asked: "feedback" in asked.sections, rules.principles),
     "propose-rules": Handler(lambda asked: "criteria so far" in asked.sections, rules.propose),
     "explain": Handler(lambda asked: "winner" in asked.sections, rules.explain),
