@@ -80,8 +80,9 @@ def caller(call: Call, ledger: MemoryLedger | None = None, calls: int | None = N
 
 
 def generate(
-    pairs: Sequence[PreferencePair],
+    given: Sequence[PreferencePair],
     call: Call,
+    /,
     *,
     journal: Any = None,
     select: Any = None,
@@ -89,4 +90,4 @@ def generate(
 ) -> Generated:
     how: Mapping[str, Any] = {"model": "sim", "criteria": 2, "max_rounds": 1, **options}
     generator = ArrGenerator(ArrOptions(**how), select=select)
-    return asyncio.run(generator.generate(pairs, call=call, journal=journal or Silent()))
+    return asyncio.run(generator.generate(given, call=call, journal=journal or Silent()))
