@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -241,16 +241,7 @@ def held_out(
     if np.isin(labels, refinement.groups).any():
         raise ValueError("some of these groups were fitted: accuracy on them would flatter")
     codes = group_codes(labels)
-    margins = refinement.margins(rows)
-    ours = is_right(margins)
-    counted, gains = {}, {}
-    for name, given in (baselines or {}).items():
-        theirs = oriented(np.asarray(given, dtype=np.float64)[:, None], first_wins)[:, 0]
-        if len(theirs) != len(rows):
-            raise ValueError(f"baseline {name!r} has {len(theirs)} rows for {len(rows)} pairs")
-        counted[name] = _accuracy(theirs, codes, seed)
-        gains[name] = gain(ours - is_right(theirs), codes, seed=seed)
-    return HeldOut(_accuracy(margins, codes, seed), counted, gains)
+    return _compared(refinement.margins(rows), codes, baselines or {}, first_wins, seed)
 
 
 def hold_out(groups: ArrayLike, share: float, *, seed: int) -> NDArray[np.bool_]:
@@ -296,11 +287,57 @@ def refine_and_test(
     return refined, tested
 
 
+def cross_validated(
+    differences: ArrayLike,
+    *,
+    groups: ArrayLike,
+    first_wins: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    baselines: Mapping[str, ArrayLike] | None = None,
+    folds: int = 5,
+    settings: Settings | None = None,
+) -> HeldOut:
+    """Accuracy of refining as such: each pair is judged by weights chosen without its group.
+
+    Every fold is refined from the start, its C chosen inside, so that all pairs count. It speaks
+    of the procedure; ``held_out`` speaks of one set of weights. Raises ValueError as ``refine``.
+    """
+    settings = replace(settings or Settings(), bootstraps=0)
+    rows = oriented(differences, first_wins)
+    labels, pairs = _labels(groups, len(rows)), checked_weights(weights, len(rows))
+    codes = group_codes(labels)
+    fold = _folds(codes, folds, settings.seed + 1)  # not the split that is made inside
+    margins = np.zeros(len(rows))
+    for at in range(int(fold.max()) + 1):
+        out = fold == at
+        fitted = refine(rows[~out], groups=codes[~out], weights=pairs[~out], settings=settings)
+        margins[out] = fitted.margins(rows[out])
+    return _compared(margins, codes, baselines or {}, first_wins, settings.seed)
+
+
 def _labels(groups: ArrayLike, n: int) -> NDArray[Any]:
     labels = np.asarray(groups)
     if labels.shape != (n,):
         raise ValueError(f"groups {labels.shape} must be ({n},)")
     return labels
+
+
+def _compared(
+    margins: Floats,
+    codes: Codes,
+    baselines: Mapping[str, ArrayLike],
+    first_wins: ArrayLike | None,
+    seed: int,
+) -> HeldOut:
+    ours = is_right(margins)
+    counted, gains = {}, {}
+    for name, given in baselines.items():
+        theirs = oriented(np.asarray(given, dtype=np.float64)[:, None], first_wins)[:, 0]
+        if len(theirs) != len(margins):
+            raise ValueError(f"baseline {name!r} has {len(theirs)} rows for {len(margins)} pairs")
+        counted[name] = _accuracy(theirs, codes, seed)
+        gains[name] = gain(ours - is_right(theirs), codes, seed=seed)
+    return HeldOut(_accuracy(margins, codes, seed), counted, gains)
 
 
 def _accuracy(margins: Floats, codes: Codes, seed: int) -> Accuracy:
@@ -325,13 +362,8 @@ def _cross_fit(
     rows: Floats, pairs: Floats, codes: Codes, cs: Sequence[float], settings: Settings
 ) -> tuple[Codes, Floats]:
     """The fold of each pair (pairs,), and weights without it (folds, C, criteria)."""
-    from sklearn.model_selection import GroupKFold
-
-    folds = min(settings.folds, int(codes.max()) + 1)
-    split = GroupKFold(folds, shuffle=True, random_state=settings.seed)
-    fold = np.zeros(len(rows), dtype=np.int64)
-    for at, (_, out) in enumerate(split.split(rows, groups=codes)):
-        fold[out] = at
+    fold = _folds(codes, settings.folds, settings.seed)
+    folds = int(fold.max()) + 1
     found = np.zeros((folds, len(cs), rows.shape[1]))
     for at in range(folds):
         fitted = (fold != at) & (pairs > 0)
@@ -350,6 +382,17 @@ def _cross_fit(
             )
             found[at, place] = _kept(fit, spread, settings)
     return fold, found
+
+
+def _folds(codes: Codes, folds: int, seed: int) -> Codes:
+    """The fold of each pair (pairs,), whole groups; as many as there are groups at most."""
+    from sklearn.model_selection import GroupKFold
+
+    split = GroupKFold(min(folds, int(codes.max()) + 1), shuffle=True, random_state=seed)
+    fold = np.zeros(len(codes), dtype=np.int64)
+    for at, (_, out) in enumerate(split.split(codes, groups=codes)):
+        fold[out] = at
+    return fold
 
 
 def _path(

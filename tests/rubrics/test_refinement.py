@@ -14,7 +14,14 @@ from sklearn.linear_model import LogisticRegression
 
 from rubrics.l1 import Floats, c_grid, first_c, fit_weights, oriented, spreads
 from rubrics.margins import gain
-from rubrics.refinement import Settings, held_out, hold_out, refine, refine_and_test
+from rubrics.refinement import (
+    Settings,
+    cross_validated,
+    held_out,
+    hold_out,
+    refine,
+    refine_and_test,
+)
 
 PLANTED = 5
 WEIGHTS = (2.0, 1.7, 1.4, 1.1, 0.8)
@@ -194,6 +201,23 @@ def test_noise_promises_nothing() -> None:
     assert found.path[-1].accuracy.accuracy < 0.7
     assert tested.accuracy.n == 60
     assert tested.accuracy.accuracy < 0.7
+
+
+def test_cross_validation_counts_every_pair_and_fits_none_of_those_it_judges() -> None:
+    rng = np.random.default_rng(2)
+    noise = cross_validated(rng.normal(size=(90, 30)), groups=np.arange(90), settings=QUICK)
+    assert noise.accuracy.n == 90
+    assert noise.accuracy.interval[0] < 0.5
+    differences, gaps, wins = planted(300, 15)
+    found = cross_validated(
+        differences,
+        first_wins=wins,
+        groups=np.arange(300) // 2,
+        baselines={"oracle": gaps},
+        settings=QUICK,
+    )
+    assert found.accuracy.groups == 150
+    assert 0.65 < found.accuracy.accuracy <= found.baselines["oracle"].accuracy + 0.03
 
 
 def test_groups_that_were_fitted_are_refused() -> None:
