@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit, ndtr, ndtri
 
 from models.comparisons import Codes, Floats, as_codes, as_shares
-from models.intervals import Accuracy, Interval, estimate_accuracy
+from models.intervals import Accuracy, Interval, estimate_accuracy, group_codes
 from models.newton import minimize, solve
 
 HALF: Final = 0.5  # added to both counts of a ratio: finite, and less biased (Haldane 1956)
@@ -150,7 +150,12 @@ class SlotBias:
 
 
 def slot_bias(
-    first: ArrayLike, second: ArrayLike, outcome: ArrayLike, *, level: float = 0.95
+    first: ArrayLike,
+    second: ArrayLike,
+    outcome: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> SlotBias | None:
     """b of ``logit P(first wins) = s_first - s_second + b``, from pairs shown in both orders.
 
@@ -159,7 +164,8 @@ def slot_bias(
     once per order only disagreements count, and ``exp(2 b)`` is the odds that both of its answers
     name the first slot rather than the second; with repeats it is the odds ratio of Mantel and
     Haenszel over pairs, consistent for many small pairs as for few large ones. The interval is
-    from the spread over pairs. None where no pair was shown in both orders.
+    from the spread over pairs, or over ``clusters`` (m,) of answers whose pairs are not
+    independent, such as the prompt. None where no pair was shown in both orders.
 
     Sources: Mantel and Haenszel 1959, JNCI 22:719; Breslow 1981, Biometrika 68:73.
     """
@@ -170,7 +176,8 @@ def slot_bias(
     for_first = weight * pairs.won_forward * (pairs.n_backward - pairs.won_backward)
     for_second = weight * pairs.won_backward * (pairs.n_forward - pairs.won_forward)
     ahead, behind = for_first.sum() + HALF, for_second.sum() + HALF
-    spread = ((for_first / ahead - for_second / behind) ** 2).sum()
+    pull = (for_first / ahead - for_second / behind)[None]
+    spread = float(_spread(pull, _clusters_of(pairs, first, second, clusters))[0, 0])
     error = float(np.sqrt(spread + HALF / ahead**2 + HALF / behind**2)) / 2
     return _bias(
         float(np.log(ahead / behind)) / 2,
@@ -265,8 +272,32 @@ class _SlotLoss:
         return csr_array(design.T @ design.multiply(pull[:, None]))
 
 
+def _clusters_of(
+    pairs: BothOrders, first: ArrayLike, second: ArrayLike, clusters: ArrayLike | None
+) -> Codes:
+    """The cluster of each pair (p,), that of one of its answers; each its own where none is given."""
+    if clusters is None:
+        return np.arange(len(pairs.low))
+    a, b, names = as_codes(first, "first"), as_codes(second, "second"), np.asarray(clusters)
+    _same_shape(a, names)
+    width = int(max(a.max(), b.max())) + 1
+    code, row = np.unique(np.minimum(a, b) * width + np.maximum(a, b), return_index=True)
+    return group_codes(names[row[np.searchsorted(code, pairs.low * width + pairs.high)]])
+
+
+def _spread(values: Floats, clusters: Codes) -> Floats:
+    """Sums of squares and products (k, k) of values (k, p) summed within clusters."""
+    sums = np.stack([np.bincount(clusters, weights=row) for row in values])
+    return np.asarray(sums @ sums.T)
+
+
 def slot_bias_gaussian(
-    first: ArrayLike, second: ArrayLike, outcome: ArrayLike, *, level: float = 0.95
+    first: ArrayLike,
+    second: ArrayLike,
+    outcome: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> SlotBias | None:
     """b of ``first wins where d + b + e > 0`` in standard deviations of d, both Gaussian.
 
@@ -274,7 +305,7 @@ def slot_bias_gaussian(
     Phi(h); two orders with correlation r = var(d) / var(d + e) agree with probability
     ``2 Phi(h) Phi(-h) + 1/pi * integral_0^r exp(-h^2 / (1 - t)) / sqrt(1 - t^2) dt``
     (Plackett 1954, Biometrika 41:351). Then b = h / sqrt(r), and ``noise`` = sqrt(1 / r - 1).
-    Interval by the delta method over pairs. None where no pair was shown in both orders or the
+    Interval by the delta method over pairs, or ``clusters`` as in slot_bias. None where no pair was shown in both orders or the
     orders agree no more often than by chance, which leaves d unknown.
     """
     pairs = both_orders(first, second, outcome)
@@ -292,7 +323,8 @@ def slot_bias_gaussian(
     slope = _slope(means)
     if slope is None:
         return None
-    spread = np.cov(told, bias=True) / n + np.eye(2) * HALF / n**2
+    off = (told - told.mean(axis=1, keepdims=True)) / n
+    spread = _spread(off, _clusters_of(pairs, first, second, clusters)) + np.eye(2) * HALF / n**2
     bias = _bias(
         found[0],
         float(np.sqrt(slope @ spread @ slope)),

@@ -37,13 +37,18 @@ class Totals(NamedTuple):
 
 
 # A call belongs to a judge that a verdict came from it, whoever paid, or that paid for it: replies
-# that could not be read and were asked for again are in the second part only.
+# that could not be read and were asked for again are in the second part only. A union of ids: with
+# an OR, keys that do not fit into work_mem would be searched from end to end for every call.
 CALLS: Final = """
-    SELECT c.* FROM annotator_llmcall c WHERE c.project_id = %(project)s AND (
-        c.key IN (SELECT call_key FROM annotator_judgeanswer
-                  WHERE judge_id = %(judge)s AND call_key IS NOT NULL)
-        OR c.run_id IN (SELECT id FROM annotator_run WHERE project_id = %(project)s
-                        AND kind = 'judge' AND config -> 'judge' = to_jsonb(%(judge)s::bigint)))
+    SELECT c.* FROM annotator_llmcall c WHERE c.id IN (
+        SELECT said.id FROM annotator_judgeanswer a
+        JOIN annotator_llmcall said ON said.project_id = %(project)s AND said.key = a.call_key
+        WHERE a.judge_id = %(judge)s
+        UNION ALL
+        SELECT paid.id FROM annotator_llmcall paid
+        WHERE paid.project_id = %(project)s AND paid.run_id IN (
+            SELECT id FROM annotator_run WHERE project_id = %(project)s
+            AND kind = 'judge' AND config -> 'judge' = to_jsonb(%(judge)s::bigint)))
 """
 SPENT_SQL: Final = f"""
     SELECT model, count(*), sum(tokens_in), sum(tokens_out), sum(cost),

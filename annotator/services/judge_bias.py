@@ -55,8 +55,8 @@ def position(compared: Compared) -> Position | None:
         "second_both": share(second, prompts),
         "tie_once": share(~same & ~first & ~second, prompts),
         "first_slot": share(slots[decided] > 0, twice[decided]),
-        "bias": _bias(slot_bias(*answers)),
-        "bias_gaussian": _bias(slot_bias_gaussian(*answers)),
+        "bias": _bias(slot_bias(*answers, clusters=twice), prompts),
+        "bias_gaussian": _bias(slot_bias_gaussian(*answers, clusters=twice), prompts),
         "strategies": _strategies(truth, prompts, straight, turned, (p_straight + p_turned) / 2),
     }
 
@@ -101,10 +101,12 @@ def _answers(straight: Codes, turned: Codes) -> tuple[Codes, Codes, Codes]:
     return np.append(at, at + 1), np.append(at + 1, at), np.append(straight, -turned)
 
 
-def _bias(found: SlotBias | None) -> Estimate | None:
+def _bias(found: SlotBias | None, prompts: Codes) -> Estimate | None:
+    """``n`` counts the pairs that say something about it."""
     if found is None or found.informative < FEWEST:
         return None
-    return estimate(found.b, found.interval, found.informative, found.informative, found.method)
+    groups = min(found.informative, len(np.unique(prompts)))
+    return estimate(found.b, found.interval, found.informative, groups, found.method)
 
 
 def _strategies(

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.views.decorators.debug import sensitive_variables
 
 from annotator.errors import Conflict
 
@@ -23,6 +24,7 @@ def _fernet() -> MultiFernet:
     )
 
 
+@sensitive_variables("secret")
 def seal(secret: str) -> bytes:
     """``secret`` encrypted, for a column."""
     return _fernet().encrypt(secret.encode())

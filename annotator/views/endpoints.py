@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotator.errors import AppError
@@ -14,6 +15,7 @@ from annotator.services import endpoints as service
 from annotator.views.helpers import Access, project_page
 
 
+@sensitive_post_parameters("key")
 @project_page(Role.OWNER)
 @require_http_methods(["GET", "POST"])
 def endpoint(request: HttpRequest, access: Access, endpoint_id: int | None = None) -> HttpResponse:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
+from cryptography.fernet import MultiFernet
 from django.test import Client as Browser
 from django.urls import reverse
+from django.utils.log import AdminEmailHandler
 
 from annotator.errors import Conflict, Invalid, NotAllowed
-from annotator.models import AuditEvent, Endpoint, User
+from annotator.models import AuditEvent, Endpoint, Role, User
 from annotator.services import endpoints, secrets
 from tests import factories
 from tests.rubrics.llm_server import Seen, always, completion, http, serving
@@ -208,6 +211,39 @@ def checked(settings: Any, answer: Any, **values: Any) -> endpoints.Checked:
     with serving(answer) as fake:
         settings.LLM_HOSTS = [fake.host]
         return endpoints.check(endpoint=add(base_url=fake.base_url, secret=KEY, **values))
+
+
+def test_key_is_not_in_what_the_operator_is_told_of_an_error(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, mailoutbox: list[Any]
+) -> None:
+    """Mail to ADMINS holds the form that was sent and the variables of every frame."""
+    settings.DEBUG, settings.ADMINS = False, [("Ops", "ops@example.org")]
+    project = factories.project()
+    browser = Browser(raise_request_exception=False)
+    browser.force_login(factories.member(project, Role.OWNER))
+
+    def fail(self: object, *args: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(MultiFernet, "__init__", fail)
+    handler = AdminEmailHandler(include_html=True)
+    logger = logging.getLogger("django.request")
+    logger.addHandler(handler)
+    try:
+        answer = browser.post(
+            reverse("endpoint_new", args=[project.slug]),
+            {"name": "E", "base_url": "https://api.example.org/v1", "key": KEY,
+             "concurrency": 1, "per_minute": 0, "timeout_seconds": 5},
+        )  # fmt: skip
+    finally:
+        logger.removeHandler(handler)
+    assert answer.status_code == 500, answer.text[:3000]
+    mail = mailoutbox[0]
+    told = mail.body + str(mail.alternatives)
+    assert "the disk is full" in told
+    assert "services/endpoints.py" in told
+    at = told.find(KEY)
+    assert at < 0, told[at - 400 : at + 60]
 
 
 def test_check_asks_for_models_and_a_word(settings: Any) -> None:

@@ -53,6 +53,20 @@ def rows(forward: Floats, backward: Floats) -> tuple[Any, Any, Any]:
     return np.r_[i, i + 1], np.r_[i + 1, i], np.r_[forward, backward].astype(int)
 
 
+@pytest.mark.parametrize("estimator", [slot_bias, slot_bias_gaussian])
+def test_answers_said_again_are_no_new_evidence_on_bias(estimator: Callable[..., Any]) -> None:
+    _, forward, backward = judged(1, 0.5, pairs=500)
+    once = estimator(*rows(forward, backward))
+    again = rows(np.tile(forward, 4), np.tile(backward, 4))
+    pair = np.tile(np.arange(500), 8)
+    naive, clustered = estimator(*again), estimator(*again, clusters=pair)
+    assert clustered.standard_error == pytest.approx(once.standard_error, rel=0.02)
+    assert naive.standard_error == pytest.approx(once.standard_error / 2, rel=0.02)
+    assert clustered.b == naive.b
+    own = estimator(*rows(forward, backward), clusters=np.tile(np.arange(500), 2))
+    assert own.interval == pytest.approx(once.interval)
+
+
 @pytest.mark.parametrize("bias", TABLE)
 def test_planted_judges_show_the_figures_of_the_table(bias: float) -> None:
     drawn = [order_figures(*judged(seed, bias)) for seed in range(SEEDS)]
