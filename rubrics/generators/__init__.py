@@ -9,4 +9,17 @@ from typing import Final
 
 from rubrics.registry import Method
 
-GENERATORS: Final[dict[str, Method]] = {}
+GENERATORS: Final[dict[str, Method]] = {
+    "program": Method(
+        path="rubrics.generators.program:ProgramGenerator",
+        label="Programs",
+        summary="chooses and weighs verifiable criteria: no model, no calls, offline",
+        options="rubrics.generators.program_options:ProgramGeneratorOptions",
+    ),
+    "arr": Method(
+        path="rubrics.generators.arr:ArrGenerator",
+        label="ARR",
+        summary="criteria from labeled pairs, each verified in both orders and on other prompts",
+        options="rubrics.generators.arr_options:ArrOptions",
+    ),
+}

@@ -19,6 +19,7 @@ from models.backbones import BACKBONES
 from models.calibrators import CALIBRATORS
 from models.length_control import LENGTH_CONTROLS
 from models.objectives import OBJECTIVES
+from rubrics.generators import GENERATORS
 from rubrics.judging import JUDGES
 from rubrics.programs import PROGRAMS
 from rubrics.registry import Method
@@ -31,6 +32,7 @@ TABLES: dict[str, Mapping[str, Method]] = {
     "Aggregators": AGGREGATORS,
     "Judges": JUDGES,
     "Programs": PROGRAMS,
+    "Generators": GENERATORS,
     "Length control": LENGTH_CONTROLS,
     "Calibrators": CALIBRATORS,
     "Importers": IMPORTERS,
