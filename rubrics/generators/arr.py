@@ -46,7 +46,7 @@ class Split:
 
 class ArrGenerator:
     """rubrics.generators.types.Generator. ``select``: which of the accepted criteria to keep, the
-    best first, such as by coding rate. Raises ValueError for options without a model."""
+    best first, in place of the options' own. Raises ValueError for options without a model."""
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class ArrGenerator:
         if not options.model:
             raise ValueError("a generator that asks needs a model")
         self.options = options
+        if select is None and options.different:
+            select = structure.most_different(options.different)
         self._select = select
         self._judging = Judging(options, template or load(JUDGE_TEMPLATE))
 

@@ -74,6 +74,14 @@ class ArrOptions(BaseModel):
     ties: bool = Field(
         True, title="The verifier may call a tie", description="A tie is a failure either way."
     )
+    different: int = Field(
+        0,
+        ge=0,
+        le=200,
+        title="Most different criteria",
+        description="Of the accepted ones, so many that differ most in wording, by coding rate. "
+        "0: all.",
+    )
     structure: bool = Field(
         True, title="Sort into themes", description="One call that also merges what says the same."
     )

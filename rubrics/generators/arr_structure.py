@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from rubrics import coding_rate
 from rubrics.asking import ask
 from rubrics.generators import arr_questions as questions
 from rubrics.generators.arr_induction import Accepted
@@ -45,6 +46,11 @@ def said_once(accepted: Sequence[Accepted]) -> list[Line]:
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: -line.pairs)
+
+
+def most_different(limit: int) -> Select:
+    """Selection by coding rate, on wording."""
+    return lambda texts: coding_rate.select(coding_rate.embed_texts(texts), limit=limit).picked
 
 
 def selected(lines: list[Line], select: Select | None, dropped: Counter[str]) -> list[Line]:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrics.coding_rate import embed_texts, select
 from rubrics.generators.arr import ArrGenerator, split
 from rubrics.generators.arr_options import ArrOptions
 from rubrics.generators.arr_questions import (
@@ -21,6 +20,7 @@ from rubrics.generators.arr_questions import (
     read_criteria,
     read_themes,
 )
+from rubrics.generators.arr_structure import AT_ONCE
 from rubrics.generators.types import Generated, PreferencePair, Silent
 from rubrics.judging.types import Candidate
 from rubrics.llm.memory import MemoryLedger
@@ -189,14 +189,50 @@ def test_zero_shot_criteria_come_from_the_prompt_alone() -> None:
 
 
 def test_selection_by_coding_rate_keeps_what_differs() -> None:
-    def most_different(texts: Any) -> tuple[int, ...]:
-        return select(embed_texts(texts), limit=3).picked
-
-    result = generate(PAIRS, simulated_mind(), select=most_different)
+    result = generate(PAIRS, simulated_mind(), different=3)
     assert 1 <= len(result.criteria) <= 3
     assert result.dropped["not-selected"] > 0
-    with pytest.raises(ValueError, match="places"):
-        generate(PAIRS, simulated_mind(), select=lambda texts: [0, 0])
+
+
+def test_selection_of_ones_own_decides_and_is_checked() -> None:
+    first = generate(PAIRS, simulated_mind(), select=lambda texts: [0], different=3)
+    assert len(first.criteria) == 1
+    for wrong in ([0, 0], [10_000], [-1]):
+        with pytest.raises(ValueError, match="places"):
+            generate(PAIRS, simulated_mind(), select=lambda texts, wrong=wrong: wrong)
+
+
+def test_more_criteria_than_fit_a_call_are_merged_in_passes_and_lose_no_evidence() -> None:
+    """Every pair has a criterion of its own; of each call's lines two and two become one."""
+    pairs = labeled(160)[:90]
+    by_prompt = {prompt_of(pair): pair for pair in pairs}
+
+    def answer(request: Request) -> Any:
+        sections = sections_of(request)
+        if title(request) == "arr-structure":
+            size = len(sections["accepted"].splitlines())
+            assert size <= AT_ONCE
+            tips = [
+                {"text": f"Merged {at} {sections['accepted'][:40]}", "from": [at, at + 1]}
+                for at in range(1, size + 1, 2)
+            ]
+            return {"themes": [{"theme": "All", "tips": tips}]}
+        if title(request) != "pairwise":
+            return {"rubric": [f"Fits case {by_prompt[sections['prompt']].id}"]}
+        good = by_prompt[sections["prompt"]].chosen.text
+        return {"verdict": "A" if sections["answer A"] == good else "B"}
+
+    kept = Kept(Scripted(answer))
+    result = generate(pairs, kept, held_out=0, max_criteria=60, criteria=1)
+    asked = [len(one["accepted"].splitlines()) for one in of(kept, "arr-structure")]
+    assert asked == [60, 30, 45], "two calls' worth, then one"
+    assert len(result.criteria) == 23
+    own = [ev.pair for one in result.criteria for ev in one.evidence if ev.role == "source"]
+    assert sorted(own) == sorted(pair.id for pair in pairs)
+    assert result.dropped == {"merged": 90 - 23}
+    limited = generate(pairs, Scripted(answer), held_out=0, max_criteria=5, support=3, criteria=1)
+    assert len(limited.criteria) == 5
+    assert sum(limited.dropped.values()) + 5 == 90
 
 
 def test_pictures_go_through() -> None:
