@@ -17,16 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from rubrics.asking import Counted
 from rubrics.generators.autorule_options import AutoRuleOptions
-from rubrics.generators.rules import Asking, Rule, merge_rules, take_rules
-from rubrics.generators.types import (
-    CandidateCriterion,
-    Evidence,
-    Generated,
-    Journal,
-    PreferencePair,
+from rubrics.generators.rules import (
+    Asking,
+    Rule,
+    evidence_of,
+    merge_rules,
+    take_rules,
+    ticker,
 )
+from rubrics.generators.types import CandidateCriterion, Generated, Journal, PreferencePair
 from rubrics.generators.verified import (
-    MAX_EVIDENCE,
     MET,
     PairScores,
     accuracies,
@@ -193,25 +193,6 @@ class AutoRuleGenerator:
             return None
         margins = rule_reward(scores.chosen) - rule_reward(scores.rejected)
         return accuracies(margins, held, seed=self.options.seed)
-
-
-def evidence_of(rule: Rule) -> tuple[Evidence, ...]:
-    """The pairs whose explanation gave a rule, each once, with the words that said so."""
-    quotes: dict[int, str] = {}
-    for source in rule.sources:
-        quotes[source.pair] = quotes.get(source.pair) or source.quote
-    some = list(quotes.items())[:MAX_EVIDENCE]
-    return tuple(Evidence(pair, supports=True, quote=quote, role="source") for pair, quote in some)
-
-
-def ticker(journal: Journal, total: int, unit: str) -> Any:
-    """Progress of calls that are bounded by ``total``, 0 where that is not known."""
-
-    def tick(done: int) -> None:
-        journal.progress(done, max(total, done), unit)
-        journal.check()
-
-    return tick
 
 
 def _scaling(scores: PairScores) -> dict[str, float] | None:

@@ -18,10 +18,9 @@ from typing import Any, Final, Literal
 from rapidfuzz import fuzz
 
 from rubrics.asking import Counted, Section, ask, conversation, each, question, reply_words
-from rubrics.generators.autorule import ticker
 from rubrics.generators.likeness import Embed, Likeness
 from rubrics.generators.rlbff_options import RlbffOptions
-from rubrics.generators.rules import Asking, fit_rule, key_of, listed
+from rubrics.generators.rules import MAX_EVIDENCE, Asking, fit_rule, key_of, listed, ticker
 from rubrics.generators.types import (
     CandidateCriterion,
     Evidence,
@@ -30,7 +29,6 @@ from rubrics.generators.types import (
     PreferencePair,
     Rationale,
 )
-from rubrics.generators.verified import MAX_EVIDENCE
 from rubrics.judging.prompts import clean
 from rubrics.llm.types import Call, CallFailed, Reply
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from rubrics.asking import Section, ask, conversation, each, question, reply_words
-from rubrics.generators.types import PreferencePair
+from rubrics.generators.types import Evidence, Journal, PreferencePair
 from rubrics.judging.prompts import clean, one_line
 from rubrics.judging.reading import Unreadable, read_object
 from rubrics.llm.parsing import END_OF_THOUGHT, THOUGHT
@@ -23,6 +23,7 @@ from rubrics.llm.types import Call, CallFailed, Message, Reply, Request
 
 MAX_RULE: Final = 300  # characters; a longer one says more than one thing
 MAX_QUOTE: Final = 1_000
+MAX_EVIDENCE: Final = 200  # of one criterion of one kind: the pairs met first
 MAX_PASSES: Final = 4  # of merging, where a list is longer than one call takes
 # A rule that only holds of this pair, or of where an answer stood.
 POSITION: Final = re.compile(
@@ -335,3 +336,22 @@ def _read_merged(reply: Reply, *, rules: Sequence[Rule]) -> Taken:
         raise Unreadable("no rule names the numbers of the lines it stands for")
     kept = [rules[n - 1] for n in sorted(free)]
     return Taken((*found, *kept), dropped)
+
+
+def evidence_of(rule: Rule) -> tuple[Evidence, ...]:
+    """The pairs whose explanation gave a rule, each once, with the words that said so."""
+    quotes: dict[int, str] = {}
+    for source in rule.sources:
+        quotes[source.pair] = quotes.get(source.pair) or source.quote
+    some = list(quotes.items())[:MAX_EVIDENCE]
+    return tuple(Evidence(pair, supports=True, quote=quote, role="source") for pair, quote in some)
+
+
+def ticker(journal: Journal, total: int, unit: str) -> Any:
+    """Progress of calls that are bounded by ``total``, 0 where that is not known."""
+
+    def tick(done: int) -> None:
+        journal.progress(done, max(total, done), unit)
+        journal.check()
+
+    return tick

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rubrics.generators.rules import MAX_EVIDENCE
 from rubrics.generators.types import CandidateCriterion, Evidence, PreferencePair
 from rubrics.intervals import estimate_accuracy
 from rubrics.llm.types import Call
@@ -18,7 +19,6 @@ from rubrics.verifying import Response, ScoreMatrix, VerifyOptions, score_matrix
 Array = NDArray[np.float64]
 
 MET: Final = 0.5  # P(yes) from which a criterion counts as met
-MAX_EVIDENCE: Final = 200  # of one criterion: the pairs met first, both ways
 
 
 @dataclass(frozen=True, slots=True)
