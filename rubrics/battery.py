@@ -23,8 +23,10 @@ from rubrics.judging.types import Candidate, Decision, Item
 
 Verdict = Literal["fooled", "held", "unreadable", "unasked"]
 
-# Failures that say nothing of the judge: the question never got an answer.
-UNASKED: Final = frozenset({"timeout", "connection", "rate-limited", "server", "refused", "budget"})
+# Failures that say nothing of the judge: the question never got an answer, or our side broke on it.
+UNASKED: Final = frozenset(
+    {"timeout", "connection", "rate-limited", "server", "refused", "budget", "internal"}
+)
 PADDING_WORDS: Final = 300
 MAX_EXAMPLES: Final = 10
 MAX_SAID: Final = 600

@@ -51,6 +51,7 @@ COLUMNS: Final = {
     "revision": "int",
     "is_current": "bool",
     "is_counted": "bool",
+    "is_held": "bool",
     "is_adjudication": "bool",
     "is_settled": "bool",
     "is_gold": "bool",
@@ -86,7 +87,8 @@ COLUMN_NOTES: Final = {
     "source": "vote, imported, adjudication or withdrawal",
     "revision": "counts this rater's judgments of the task from 1",
     "is_current": "in force",
-    "is_counted": "false for one more than the task had places for",
+    "is_counted": "false for one more than the task had places for, and for every judge's",
+    "is_held": "an AI judge's, not accepted in place of people's: it counts nowhere",
     "is_adjudication": "a reviewer's decision, which wins over the votes",
     "is_settled": "the task has such a decision",
     "is_gold": "a control question",
@@ -101,7 +103,9 @@ JUDGMENTS: Final = """
     SELECT j.id, j.task_id, t.kind, p.split, p.id, p.external_id, p.thread, p.turn,
            p.messages::text, t.response_ids, j.ranks, j.strength, j.both_bad, j.ratings::text,
            j.reasons, j.rationale, r.name, r.id, r.kind, r.is_simulated, j.kind, j.revision,
-           j.is_current, j.is_counted, t.is_settled, t.is_gold, j.is_hit, t.gold::text,
+           j.is_current, j.is_counted, r.kind = 'judge' AND NOT EXISTS (
+               SELECT FROM annotator_preference v WHERE v.judgment_id = j.id AND NOT v.is_held),
+           t.is_settled, t.is_gold, j.is_hit, t.gold::text,
            j.shown_order, j.first_paint_at, j.submitted_at, j.active_ms
     FROM annotator_judgment j
     JOIN annotator_task t ON t.id = j.task_id
@@ -245,7 +249,7 @@ class Judgments:
         (
             pk, task, kind, split, prompt, external_id, thread, turn, messages, response_ids, ranks,
             strength, both_bad, ratings, reasons, rationale, name, rater, rater_kind, is_simulated,
-            source, revision, is_current, is_counted, is_settled, is_gold, is_hit, gold,
+            source, revision, is_current, is_counted, is_held, is_settled, is_gold, is_hit, gold,
             shown_order, first_paint_at, submitted_at, active_ms,
         ) = record  # fmt: skip
         return {
@@ -277,6 +281,7 @@ class Judgments:
             "revision": revision,
             "is_current": is_current,
             "is_counted": is_counted,
+            "is_held": is_held,
             "is_adjudication": source == "adjudication",
             "is_settled": is_settled,
             "is_gold": is_gold,

@@ -53,7 +53,7 @@ def filled(n: int = TRIES) -> Project:
 def judge_of(project: Project, server: SimulatedServer, **options: Any) -> Judge:
     endpoint = endpoints.add(
         project=project, name="sim", base_url=server.url, by=None,
-        concurrency=8, is_simulated=True,
+        concurrency=8, simulated=True,
     )  # fmt: skip
     chosen = {"models": [MODEL], **options}
     return judges.add(

@@ -13,9 +13,10 @@ from pyarrow import parquet
 
 from annotator.jobs import exports as jobs
 from annotator.models import DatasetVersion, Judgment, Project, Role, Task
-from annotator.services import deliveries, exports, judgments, queue
+from annotator.services import acceptance, deliveries, exports, judgments, queue
 from tests import factories
 from tests.annotator.imported import jsonl, read
+from tests.annotator.trusting import rule, says, waiting_tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,6 +94,20 @@ def test_row_is_the_verdict_given_on_the_desk(kind: str) -> None:
     assert (row["rater"], row["rater_kind"]) == (given.rater.name, "human")
     assert row["submitted_at"] == given.submitted_at.isoformat()
     assert (row["is_counted"], row["is_current"], row["source"]) == (True, True, "vote")
+
+
+def test_verdicts_of_judges_are_marked_while_nothing_has_accepted_them() -> None:
+    project = factories.project(settings={"overlap": 2})
+    judge = factories.judge(project, kind="program")
+    says(judge, factories.pairwise_task(project), first=True, confidence=0.5)
+    waiting_tasks(judge, 1)
+    factories.judgment(factories.rater(project), factories.pairwise_task(project))
+    rule(judge)
+    assert acceptance.apply(judge=judge).accepted == 1
+    rows = rows_of(build(project))
+    assert [(row["rater_kind"], row["is_held"]) for row in rows] == [
+        ("judge", True), ("judge", False), ("human", False)
+    ]  # fmt: skip
 
 
 def test_parquet_holds_the_same_rows() -> None:

@@ -146,6 +146,8 @@ def test_calls_that_failed_are_no_tries() -> None:
     tally = fare(BY_KEY["comma"], lambda *_: Decision(ranks=None, error="timeout"), genuines(10))
     assert (tally.tries, tally.unasked) == (0, 10)
     assert not tally.is_passed(1.0)
+    broken = fare(BY_KEY["comma"], lambda *_: Decision(ranks=None, error="internal"), genuines(10))
+    assert (broken.tries, broken.unasked) == (0, 10), "a judge that breaks has resisted nothing"
 
 
 def scored(own: float, other: float, place: int) -> Decision:
