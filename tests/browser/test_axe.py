@@ -11,10 +11,26 @@ from django.urls import reverse
 from PIL import Image as Pillow
 from playwright.sync_api import Page, expect
 
-from annotator.jobs import base
-from annotator.models import Assignment, Project, Response, Role, User
-from annotator.services import images, quality, review
+from annotator.jobs import base, judging, reports
+from annotator.models import (
+    Assignment,
+    JudgeOutcome,
+    LlmCall,
+    Project,
+    Response,
+    Role,
+    Run,
+    RunState,
+    User,
+)
+from annotator.queries import judge_report
+from annotator.services import battery, images, judges, quality, review
+from annotator.services import judge_report as report_service
+from annotator.services import judging as judging_service
+from rubrics.simulated.dials import Dials
 from tests import factories
+from tests.browser.working import work_through
+from tests.simulated import simulated
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -122,4 +138,72 @@ def test_pages_of_owners_and_reviewers(open_page: OpenPage, scheme: str) -> None
         found += faults(page)
     page.goto(reverse("task", args=[project.slug, project.tasks.first().pk]))
     found += faults(page)
+    assert found == []
+
+
+def judged(project: Project, url: str, known: dict[str, float]) -> tuple[int, int, int]:
+    """A judge with a report, a battery and a task that it could not judge.
+
+    Returns (judge, run, endpoint).
+    """
+    people = [factories.rater(project) for _ in range(2)]
+    for number in range(24):
+        texts = (f"Take one tablet, letter {number}.", f"Ingest q.d., letter {number}.")
+        task = factories.pairwise_task(project, texts=texts)
+        known |= {texts[0]: 1.2 - number % 5 / 4, texts[1]: -0.5}
+        for person in people:
+            factories.judgment(person, task, "b1" if number % 6 == 0 else "a1")
+    endpoint = factories.endpoint(project, base_url=url, is_simulated=True)
+    judge = judges.add(
+        project=project,
+        name="steady",
+        kind="llm",
+        options={"models": ["steady"]},
+        endpoint=endpoint,
+        by=None,
+    )
+    run = judging_service.start(project=project, judge=judge, by=None)
+    work_through(run, judging.judge)
+    work_through(battery.start(judge=judge, tries=20, by=None), judging.battery)
+    measured, _ = report_service.start(judge=judge, by=None)
+    work_through(measured, reports.report)
+    assert judge_report.report(judge) is not None
+    left = project.tasks.first()
+    JudgeOutcome.objects.filter(judge=judge, task=left).update(
+        error="unreadable", detail="it has no verdict"
+    )
+    Run.objects.filter(pk=run.pk).update(counters=run.counters | {"failed": 1})
+    return judge.pk, run.pk, endpoint.pk
+
+
+def test_pages_of_judges(open_page: OpenPage, settings) -> None:
+    project = factories.project("letters", name="Discharge letters")
+    owner = factories.member(project, Role.OWNER)
+    with simulated(models={"steady": Dials(noise=0.5)}, known=(known := {})) as server:
+        settings.LLM_HOSTS = [server.host]
+        judge, run, endpoint = judged(project, server.url, known)
+    assert not Run.objects.exclude(state=RunState.DONE).exists()
+    call = LlmCall.objects.first()
+    addresses = [
+        reverse(name, args=["letters", *ids])
+        for name, *ids in (
+            ("judges",), ("judge", judge), ("judge_accept", judge), ("judge_new",),
+            ("endpoint_new",), ("endpoint", endpoint), ("calls",), ("call", call.pk),
+            ("run", run), ("run_failures", run),
+        )
+    ]  # fmt: skip
+    addresses.append(reverse("judge_new", args=["letters"]) + "?kind=program")
+    page = open_page(owner, addresses[0])
+    found = []
+    for scheme, width in (("light", 1280), ("dark", 420)):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        for address in addresses:
+            page.goto(address)
+            if address == addresses[1]:
+                expect(page.get_by_role("button", name="Turn on")).to_be_visible()
+            page.evaluate(
+                "document.querySelectorAll('main details').forEach((one) => { one.open = true })"
+            )
+            found += faults(page)
     assert found == []

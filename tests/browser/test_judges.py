@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from threading import Thread
 
 import pytest
-from django.db import connection
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
@@ -20,13 +18,13 @@ from annotator.models import (
     Project,
     Role,
     Run,
-    RunState,
     User,
 )
 from annotator.services import judges
 from annotator.services import judging as service
 from rubrics.simulated.dials import Dials
 from tests import factories
+from tests.browser.working import work_through
 from tests.simulated import simulated
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,22 +51,6 @@ def world() -> tuple[Project, User, dict[str, float]]:
         for person in people:
             factories.judgment(person, task, "a1" if first_is_good else "b1")
     return project, alice, known
-
-
-def work_through(run: Run, job: Callable[..., object]) -> None:
-    """What a worker would do; in a thread, since the browser's event loop runs in this one."""
-
-    def work() -> None:
-        try:
-            job(run_id=run.pk)
-        finally:
-            connection.close()
-
-    thread = Thread(target=work)
-    thread.start()
-    thread.join()
-    run.refresh_from_db()
-    assert run.state == RunState.DONE, run.error
 
 
 def test_owner_goes_from_an_endpoint_to_a_measured_judge(open_page: OpenPage, settings) -> None:
