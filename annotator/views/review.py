@@ -288,21 +288,33 @@ def _reliability(said: review.Said) -> Any:
 
 
 def _chart(case: review.Case) -> DotChart | None:
-    """How likely B is better, by plain votes and by the consensus; None without votes."""
+    """How likely B is better, by plain votes and by the consensus; None without votes.
+
+    What judges say stands by itself: most of it counts nowhere, and it must not pass for people.
+    """
     votes = [one for one in case.verdicts if not one.is_excluded]
     if not votes:
         return None
-    for_b = sum(_share_of_b(one) for one in votes)
-    low, high = wilson(for_b, len(votes))
-    dots = [Dot("Votes", for_b / len(votes), low, high, style=0, count=len(votes))]
+    by_judge = Rater.Kind.JUDGE
+    groups = [
+        ("Votes", 0, [one for one in votes if one.rater_kind != by_judge]),
+        ("Judges", 2, [one for one in votes if one.rater_kind == by_judge]),
+    ]
+    dots, said = [], []
+    for name, style, group in groups:
+        if group:
+            for_b = sum(_share_of_b(one) for one in group)
+            share, (low, high) = for_b / len(group), wilson(for_b, len(group))
+            dots.append(Dot(name, share, low, high, style=style, count=len(group)))
+            of = f"{len(group)} {'vote' if name == 'Votes' else 'judge'}{'s' * (len(group) != 1)}"
+            said.append(f"{formats.percent(share, digits=0)} of {of}")
     if case.consensus is not None and case.consensus.pairs:
         *_, p_tie, p_b = case.consensus.pairs[0]
         weighted = p_b + p_tie / 2
         dots.append(Dot(case.consensus_by, weighted, style=1, count=case.consensus.votes))
-    said = formats.percent(for_b / len(votes), digits=0)
     return dots_with_intervals(
         dots,
-        label=f"{said} of {len(votes)} votes are for B, a tie as half a vote.",
+        label=f"{', '.join(said)} are for B, a tie as half a vote.",
         reference=Reference(EVEN, "even"),
         heading="Share for B",
         width=360,
