@@ -231,7 +231,7 @@ class JudgeRunForm(forms.Form):
         max_length=300,
         required=False,
         label="Only those with",
-        widget=forms.TextInput(attrs={"placeholder": "split=test, tag=code", "size": 18}),
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "split=test, tag=code"}),
     )
     limit = forms.IntegerField(
         min_value=1, max_value=100_000_000, required=False, label="At most tasks"
