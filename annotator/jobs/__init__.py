@@ -3,6 +3,26 @@
 A worker knows the tasks of the modules named here and no others.
 """
 
-from annotator.jobs import exports, imports, judging, quality, reports, tasks, training, watch
+from annotator.jobs import (
+    exports,
+    imports,
+    induction,
+    judging,
+    quality,
+    reports,
+    tasks,
+    training,
+    watch,
+)
 
-__all__ = ["exports", "imports", "judging", "quality", "reports", "tasks", "training", "watch"]
+__all__ = [
+    "exports",
+    "imports",
+    "induction",
+    "judging",
+    "quality",
+    "reports",
+    "tasks",
+    "training",
+    "watch",
+]

@@ -34,6 +34,7 @@ TASKS: Final = {
     Run.Kind.JUDGE: "annotator.jobs.judging.judge",
     Run.Kind.BATTERY: "annotator.jobs.judging.battery",
     Run.Kind.REPORT: "annotator.jobs.reports.report",
+    Run.Kind.RUBRIC: "annotator.jobs.induction.induce",
 }
 
 

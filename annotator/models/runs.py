@@ -37,6 +37,7 @@ class Run(models.Model):
         JUDGE = "judge", "Judge"
         BATTERY = "battery", "Attack battery"
         REPORT = "report", "Judge report"
+        RUBRIC = "rubric", "Rubric"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     kind = models.CharField(max_length=12)  # a Kind; not in choices, the list grows

@@ -281,6 +281,12 @@ def _held_criterion(criterion: Criterion) -> Criterion:
     return found
 
 
+def has_work(rubric: Rubric) -> bool:
+    """Whether the rubric has a draft that a generator may not replace."""
+    found = rubric.versions.filter(state=RubricVersion.State.DRAFT).first()
+    return found is not None and _is_touched(found)
+
+
 def _is_touched(version: RubricVersion) -> bool:
     rows = version.criteria
     return (

@@ -1,0 +1,14 @@
+"""Runs that induce rubrics, on the queue of what they ask."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from annotator.jobs import base
+from annotator.services import induction
+
+
+@shared_task(name="annotator.jobs.induction.induce")
+def induce(*, run_id: int) -> None:
+    """Propose a draft of a rubric from a project's preferences."""
+    base.perform(run_id, induction.perform)

@@ -1,0 +1,148 @@
+"""Inducing a rubric: from preferences to a draft that people decide on."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from annotator.errors import Conflict, Invalid
+from annotator.jobs.induction import induce
+from annotator.models import Criterion, Project, Prompt, RubricVersion, Run, RunState
+from annotator.services import induction, rubrics, runs
+from rubrics.llm.budget import Budget
+from tests import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def world(train: int = 36, test: int = 12) -> Project:
+    """People prefer the answer with a list; every other pair has the longer one second."""
+    project = factories.project()
+    rater = factories.rater(project)
+    for number in range(train + test):
+        listed = f"Three steps for {number}:\n\n- one\n- two\n- three"
+        plain = f"There are three steps for {number}, and here they are, one after the other."
+        texts = (listed, plain) if number % 2 else (plain, listed + "\n- four" * (number % 3))
+        task = factories.pairwise_task(project, texts=texts)
+        if number >= train:
+            Prompt.objects.filter(pk=task.prompt_id).update(split="test")
+        factories.judgment(rater, task, "a1" if number % 2 else "b1", rationale="I like lists.")
+    return project
+
+
+def done(run: Run) -> Run:
+    induce(run_id=run.pk)
+    run.refresh_from_db()
+    return run
+
+
+def start(project: Project, **values) -> Run:
+    options = {"top": 5, "bootstraps": 0} | values.pop("options", {})
+    return induction.start(project=project, method="program", options=options, by=None, **values)
+
+
+def test_programs_become_a_draft_that_was_measured_on_other_prompts() -> None:
+    run = done(start(world()))
+    assert run.state == RunState.DONE, run.error
+    version = RubricVersion.objects.get(run=run)
+    assert version.is_draft
+    assert str(version) == "Programs v1"
+    first = max(version.criteria.all(), key=lambda one: abs(one.weight))
+    assert first.verifier == "program"
+    assert first.decision == Criterion.Decision.PROPOSED
+    assert first.evidence.exists()
+    found = run.result["held_out"]
+    assert found["n"] == 12
+    assert found["accuracy"] == 1.0
+    assert found["interval"][0] < 1.0
+    assert found["baselines"]["longer_wins"]["n"] == 12
+    assert found["baselines"]["longer_wins"]["accuracy"] < 1.0
+    assert run.result["criteria"][0]["text"] == version.criteria.first().text
+    assert [stage["state"] for stage in run.stages] == ["done"] * 4
+
+
+def test_run_done_again_replaces_its_draft_until_somebody_decides() -> None:
+    project = world(24, 4)
+    one = done(start(project))
+    again = done(start(project))
+    assert again.state == RunState.DONE, again.error
+    version = RubricVersion.objects.get()
+    assert version.run_id == again.pk
+    rubrics.decide(criterion=version.criteria.first(), decision="accepted", by=None)
+    with pytest.raises(Conflict, match="somebody works on"):
+        start(project)
+    named = done(start(project, name="Another"))
+    assert named.state == RunState.DONE
+    assert one.result["rubric"] == "Programs"
+
+
+def test_decision_made_while_it_runs_is_not_overwritten() -> None:
+    project = world(24, 4)
+    done(start(project))
+    late = start(project)
+    version = RubricVersion.objects.get()
+    rubrics.decide(criterion=version.criteria.first(), decision="rejected", by=None)
+    done(late)
+    assert late.state == RunState.FAILED
+    assert "somebody works on" in late.error
+    assert RubricVersion.objects.get() == version
+
+
+def test_without_a_test_pair_it_says_that_nothing_was_measured() -> None:
+    run = done(start(world(24, 0)))
+    assert run.state == RunState.DONE, run.error
+    assert run.result["held_out"]["accuracy"] is None
+    assert "test split" in run.result["held_out"]["reason"]
+
+
+def test_nothing_to_learn_from_fails_with_advice() -> None:
+    run = done(start(factories.project()))
+    assert run.state == RunState.FAILED
+    assert run.advice == "Judge or import pairs first."
+
+
+def test_canceled_run_leaves_no_draft() -> None:
+    run = start(world(24, 4))
+    pen = runs.begin(run_id=run.pk, worker="w")
+    runs.cancel(run=run, by=None)
+    with pytest.raises(runs.Stopped):
+        induction.perform(pen)
+    assert not RubricVersion.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"options": {"top": 0}}, "top"),
+        ({"options": {"leave_out": ["no-such"]}}, "no group or program"),
+        ({"pairs": 0}, "is given 1 to"),
+    ],
+    ids=["option", "name", "pairs"],
+)
+def test_start_is_refused_with_the_reason(values: dict, says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        start(factories.project(), **values)
+
+
+def test_judge_of_another_project_is_refused() -> None:
+    other = factories.judge(factories.project())
+    with pytest.raises(Invalid, match="of this project"):
+        start(factories.project(), judge=other, budget=Budget(calls=5))
+
+
+def test_command_prints_the_criteria_and_what_they_are_worth() -> None:
+    project = world(24, 6)
+    out = StringIO()
+    call_command(
+        "induce_rubric", project.slug, method="program", option=["top=5", "bootstraps=0"],
+        wait=True, json=True, stdout=out, stderr=StringIO(),
+    )  # fmt: skip
+    result = json.loads(out.getvalue().splitlines()[-1])
+    assert {"run", "rubric", "version", "criteria", "held_out", "calls", "tokens"} <= set(result)
+    assert result["calls"] == result["tokens"] == 0
+    assert set(result["criteria"][0]) == {"text", "weight", "coverage", "precision"}
+    with pytest.raises(CommandError, match="Known: "):
+        call_command("induce_rubric", project.slug, method="no-such")
