@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 TOLERANCE: Final = 1e-5
-STEPS: Final = 5_000
-FLAT: Final = 1e-100  # a column whose differences are all smaller says nothing
+STEPS: Final = 500  # a fit that ends at all takes some ten
+FLAT: Final = 1e-12  # a column whose differences are all smaller says nothing
+FAINT: Final = 1e-6  # of the heaviest pair: a lighter one is left out
+LARGEST: Final = 1e12  # what is larger is no score
 DECADES: Final = 3.0  # that a regularization path spans from its first nonzero weight
 
 
@@ -32,14 +34,16 @@ def oriented(differences: ArrayLike, first_wins: ArrayLike | None = None) -> Flo
 
     differences (pairs, criteria): first minus second answer, NaN where a criterion does not
     apply to either; first_wins (pairs,) booleans, all True where None. NaN becomes 0: no
-    verdict. Raises ValueError for infinite values, wrong shapes, or no pair or criterion.
+    verdict. Raises ValueError for infinite values or such beyond 1e12, wrong shapes, or no pair
+    or criterion.
     """
     given = np.array(differences, dtype=np.float64)
     if given.ndim != 2 or 0 in given.shape:
         raise ValueError(f"differences {given.shape} must be (pairs, criteria), neither 0")
-    if np.isinf(given).any():
-        columns = np.flatnonzero(np.isinf(given).any(axis=0))[:5].tolist()
-        raise ValueError(f"differences are infinite in columns {columns}")
+    beyond = (np.abs(given) > LARGEST).any(axis=0)
+    if beyond.any():
+        columns = np.flatnonzero(beyond)[:5].tolist()
+        raise ValueError(f"differences in columns {columns} are infinite or beyond {LARGEST:g}")
     np.nan_to_num(given, copy=False, nan=0.0)
     if first_wins is None:
         return given
@@ -51,13 +55,17 @@ def oriented(differences: ArrayLike, first_wins: ArrayLike | None = None) -> Flo
 
 
 def checked_weights(weights: ArrayLike | None, n: int) -> Floats:
-    """Weights of pairs (n,), all 1 where None. Raises ValueError unless finite, >= 0, some > 0."""
+    """Weights of pairs (n,) by the heaviest, all 1 where None; 0 below a millionth of it.
+
+    Raises ValueError unless they are finite, not negative, and some above 0.
+    """
     given = np.ones(n) if weights is None else np.array(weights, dtype=np.float64)
     if given.shape != (n,) or not np.isfinite(given).all() or (given < 0).any():
         raise ValueError(f"weights {given.shape} must be ({n},), finite and not negative")
     if not given.any():
         raise ValueError("no pair has a weight above 0")
     found: Floats = given / given.max()
+    found[found < FAINT] = 0.0
     return found
 
 
@@ -70,8 +78,9 @@ def spreads(rows: Floats, weights: Floats) -> Floats:
     """
     largest = np.abs(rows).max(axis=0)
     safe = np.where(largest > FLAT, largest, 1.0)
-    share = weights / weights.sum()
-    found: Floats = safe * np.sqrt(np.einsum("i,ij,ij->j", share, rows / safe, rows / safe))
+    small = rows / safe
+    np.square(small, out=small)
+    found: Floats = safe * np.sqrt(weights @ small / weights.sum())
     found[(largest <= FLAT) | (found <= FLAT)] = 0.0
     return found
 

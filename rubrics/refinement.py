@@ -10,89 +10,45 @@ else of this project but its intervals. No accuracy is ever counted on pairs tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rubrics.criterion_figures import CriterionFigures, Folded, criterion_figures
-from rubrics.intervals import Accuracy, Interval, estimate_accuracy, group_codes
-from rubrics.l1 import (
-    FLAT,
-    Floats,
-    c_grid,
-    checked_weights,
-    fit_weights,
-    oriented,
-    spreads,
+from rubrics.intervals import Accuracy, group_codes
+from rubrics.l1 import Floats, c_grid, checked_weights, oriented, spreads
+from rubrics.margins import Gain, gain, is_right
+from rubrics.regularization import (
+    Codes,
+    PathPoint,
+    Settings,
+    accuracy_of,
+    bootstrap,
+    choose,
+    correlation_around_zero,
+    cross_fit,
+    folds_of,
+    kept_weights,
+    regularization_path,
+    strongest,
 )
-from rubrics.margins import Gain, gain, is_right, is_tie, log_losses, mean_with_error
 
-Codes = NDArray[np.int64]
+__all__ = [
+    "HeldOut",
+    "PathPoint",
+    "Refinement",
+    "Settings",
+    "cross_validated",
+    "held_out",
+    "hold_out",
+    "refine",
+    "refine_and_test",
+]
+
 MIN_GROUPS: Final = 2
-LEVEL_Z: Final = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to refine.
-
-    ``cs``: the grid of C, empty for ``n_cs`` values over three decades from where the first
-    weight appears. ``rule``: "best" takes the C of the lowest held-out log loss,
-    "one-standard-error" the smallest C within one standard error of it. ``top``: so many
-    criteria at most, by |weight| times spread. ``negative``: "drop" takes those with a negative
-    weight out, "keep" leaves them, inverted. ``band``: a difference of no more than this is no
-    verdict (for coverage and precision). ``is_scaled``: see rubrics.l1.fit_weights.
-    """
-
-    cs: tuple[float, ...] = ()
-    n_cs: int = 12
-    rule: Literal["best", "one-standard-error"] = "best"
-    top: int = 20
-    negative: Literal["keep", "drop"] = "keep"
-    folds: int = 5
-    bootstraps: int = 100
-    band: float = 0.0
-    is_scaled: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(c) and c > 0 for c in self.cs):
-            raise ValueError(f"cs {self.cs} must be finite and above 0")
-        for name, least in (("n_cs", 1), ("top", 1), ("folds", 2), ("bootstraps", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}")
-
-
-@dataclass(frozen=True, slots=True)
-class PathPoint:
-    """One C: the weights on all pairs given (criteria,), and how well its folds did held out.
-
-    ``nonzero`` counts the weights on all pairs, before ``top`` and ``negative``; log loss (of a
-    coin: .693) and accuracy are of what they leave, over pairs that were not fitted.
-    """
-
-    c: float
-    weights: Floats
-    nonzero: int
-    log_loss: float
-    log_loss_error: float
-    log_loss_interval: Interval
-    accuracy: Accuracy
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-ready values."""
-        return {
-            "c": self.c,
-            "weights": self.weights.tolist(),
-            "nonzero": self.nonzero,
-            "log_loss": self.log_loss,
-            "log_loss_interval": list(self.log_loss_interval),
-            **self.accuracy.as_dict(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +59,8 @@ class Refinement:
     places, the strongest first; ``figures`` one per criterion, in the order given. ``correlation``
     (criteria, criteria) of score differences around 0. ``at`` is the chosen point of ``path``,
     whose cross-validated accuracy is a little flattered, being the best of several: the one to
-    report is of ``held_out``. ``groups`` (g,) are those that were fitted.
+    report is of ``held_out``. The path ends before a C at which the solver does not. ``groups``
+    (g,) are those that were fitted, ``bootstraps`` the draws that could be.
     """
 
     names: tuple[str, ...]
@@ -184,25 +141,24 @@ def refine(
     settings = settings or Settings()
     rows = oriented(differences, first_wins)
     n, j = rows.shape
-    labels, pairs = _labels(groups, n), checked_weights(weights, n)
-    titles = tuple(names) if names is not None else tuple(f"criterion {at}" for at in range(j))
-    if len(titles) != j:
-        raise ValueError(f"{len(titles)} names for {j} criteria")
+    labels, pairs, titles = _labels(groups, n), checked_weights(weights, n), _titles(names, j)
     codes = group_codes(labels)
     if codes.max() + 1 < MIN_GROUPS:
         raise ValueError(f"all pairs are of one group; at least {MIN_GROUPS} are needed")
-    cs = settings.cs or c_grid(rows, settings.n_cs, pairs, is_scaled=settings.is_scaled)
-    fold, by_fold = _cross_fit(rows, pairs, codes, cs, settings)
-    path = _path(rows, pairs, codes, cs, fold, by_fold, settings)
-    at = _choose(path, settings.rule)
+    cs = tuple(sorted(settings.cs)) or c_grid(
+        rows, settings.n_cs, pairs, is_scaled=settings.is_scaled
+    )
+    fold, by_fold = cross_fit(rows, pairs, codes, cs, settings)
+    path = regularization_path(rows, pairs, codes, cs[: by_fold.shape[1]], fold, by_fold, settings)
+    at = choose(path, settings.rule)
     spread = spreads(rows, pairs)
-    kept = _kept(path[at].weights, spread, settings)
-    drawn = _bootstrap(rows, pairs, codes, cs[at], settings)
-    correlation = _correlation(rows)
+    kept = kept_weights(path[at].weights, spread, settings)
+    drawn = bootstrap(rows, pairs, codes, cs[at], settings)
+    correlation = correlation_around_zero(rows)
     return Refinement(
         names=titles,
         weights=kept,
-        chosen=tuple(int(one) for one in _strongest(kept * spread) if kept[one] != 0),
+        chosen=tuple(int(one) for one in strongest(kept * spread) if kept[one] != 0),
         at=at,
         path=path,
         figures=criterion_figures(
@@ -218,7 +174,7 @@ def refine(
         correlation=correlation,
         groups=np.unique(labels),
         n=n,
-        bootstraps=settings.bootstraps,
+        bootstraps=len(drawn),
     )
 
 
@@ -306,7 +262,7 @@ def cross_validated(
     rows = oriented(differences, first_wins)
     labels, pairs = _labels(groups, len(rows)), checked_weights(weights, len(rows))
     codes = group_codes(labels)
-    fold = _folds(codes, folds, settings.seed + 1)  # not the split that is made inside
+    fold = folds_of(codes, folds, settings.seed + 1)  # not the split that is made inside
     margins = np.zeros(len(rows))
     for at in range(int(fold.max()) + 1):
         out = fold == at
@@ -322,6 +278,13 @@ def _labels(groups: ArrayLike, n: int) -> NDArray[Any]:
     return labels
 
 
+def _titles(names: Sequence[str] | None, j: int) -> tuple[str, ...]:
+    titles = tuple(names) if names is not None else tuple(f"criterion {at}" for at in range(j))
+    if len(titles) != j:
+        raise ValueError(f"{len(titles)} names for {j} criteria")
+    return titles
+
+
 def _compared(
     margins: Floats,
     codes: Codes,
@@ -335,135 +298,6 @@ def _compared(
         theirs = oriented(np.asarray(given, dtype=np.float64)[:, None], first_wins)[:, 0]
         if len(theirs) != len(margins):
             raise ValueError(f"baseline {name!r} has {len(theirs)} rows for {len(margins)} pairs")
-        counted[name] = _accuracy(theirs, codes, seed)
+        counted[name] = accuracy_of(theirs, codes, seed)
         gains[name] = gain(ours - is_right(theirs), codes, seed=seed)
-    return HeldOut(_accuracy(margins, codes, seed), counted, gains)
-
-
-def _accuracy(margins: Floats, codes: Codes, seed: int) -> Accuracy:
-    found = estimate_accuracy(is_right(margins), codes, seed=seed, ties=int(is_tie(margins).sum()))
-    assert found is not None  # there is at least one pair
-    return found
-
-
-def _strongest(strength: Floats) -> list[int]:
-    return [int(at) for at in np.argsort(-np.abs(strength), kind="stable")]
-
-
-def _kept(weights: Floats, spread: Floats, settings: Settings) -> Floats:
-    """Weights with everything but the ``top`` strongest at 0."""
-    allowed = weights > 0 if settings.negative == "drop" else weights != 0
-    kept = np.where(allowed, weights, 0.0)
-    kept[_strongest(kept * spread)[settings.top :]] = 0.0
-    return kept
-
-
-def _cross_fit(
-    rows: Floats, pairs: Floats, codes: Codes, cs: Sequence[float], settings: Settings
-) -> tuple[Codes, Floats]:
-    """The fold of each pair (pairs,), and weights without it (folds, C, criteria)."""
-    fold = _folds(codes, settings.folds, settings.seed)
-    folds = int(fold.max()) + 1
-    found = np.zeros((folds, len(cs), rows.shape[1]))
-    for at in range(folds):
-        fitted = (fold != at) & (pairs > 0)
-        if not fitted.any():
-            continue  # every weighted pair is in this fold: it is left with no weights
-        inside, counts = rows[fitted], pairs[fitted]
-        spread = spreads(inside, counts)
-        for place, c in enumerate(cs):
-            fit = fit_weights(
-                inside,
-                c=c,
-                weights=counts,
-                is_scaled=settings.is_scaled,
-                total=len(rows),
-                seed=settings.seed,
-            )
-            found[at, place] = _kept(fit, spread, settings)
-    return fold, found
-
-
-def _folds(codes: Codes, folds: int, seed: int) -> Codes:
-    """The fold of each pair (pairs,), whole groups; as many as there are groups at most."""
-    from sklearn.model_selection import GroupKFold
-
-    split = GroupKFold(min(folds, int(codes.max()) + 1), shuffle=True, random_state=seed)
-    fold = np.zeros(len(codes), dtype=np.int64)
-    for at, (_, out) in enumerate(split.split(codes, groups=codes)):
-        fold[out] = at
-    return fold
-
-
-def _path(
-    rows: Floats,
-    pairs: Floats,
-    codes: Codes,
-    cs: Sequence[float],
-    fold: Codes,
-    by_fold: Floats,
-    settings: Settings,
-) -> tuple[PathPoint, ...]:
-    points = []
-    for place, c in enumerate(cs):
-        fit = fit_weights(
-            rows, c=c, weights=pairs, is_scaled=settings.is_scaled, seed=settings.seed
-        )
-        margins = np.einsum("ij,ij->i", rows, by_fold[fold, place])
-        loss, error = mean_with_error(log_losses(margins), pairs, codes)
-        points.append(
-            PathPoint(
-                c=float(c),
-                weights=fit,
-                nonzero=int(np.count_nonzero(fit)),
-                log_loss=loss,
-                log_loss_error=error,
-                log_loss_interval=(loss - LEVEL_Z * error, loss + LEVEL_Z * error),
-                accuracy=_accuracy(margins, codes, settings.seed),
-            )
-        )
-    return tuple(points)
-
-
-def _choose(path: Sequence[PathPoint], rule: str) -> int:
-    best = min(range(len(path)), key=lambda at: (path[at].log_loss, path[at].c))
-    if rule == "best":
-        return best
-    limit = path[best].log_loss + path[best].log_loss_error
-    return min(
-        (at for at in range(len(path)) if path[at].log_loss <= limit), key=lambda at: path[at].c
-    )
-
-
-def _bootstrap(rows: Floats, pairs: Floats, codes: Codes, c: float, settings: Settings) -> Floats:
-    """Kept weights (bootstraps, criteria) of draws of whole groups with replacement."""
-    rng = np.random.default_rng(settings.seed)
-    m = int(codes.max()) + 1
-    found = np.zeros((settings.bootstraps, rows.shape[1]))
-    for at in range(settings.bootstraps):
-        counts = pairs * np.bincount(rng.integers(m, size=m), minlength=m)[codes]
-        drawn = counts > 0
-        if not drawn.any():
-            continue  # only groups without weight: such a draw chooses nothing
-        inside, weights = rows[drawn], counts[drawn]
-        fit = fit_weights(
-            inside,
-            c=c,
-            weights=weights,
-            is_scaled=settings.is_scaled,
-            total=len(rows),
-            seed=settings.seed,
-        )
-        found[at] = _kept(fit, spreads(inside, weights), settings)
-    return found
-
-
-def _correlation(rows: Floats) -> Floats:
-    """Of score differences around 0, (criteria, criteria): with both turns their mean is 0."""
-    largest = np.abs(rows).max(axis=0)
-    unit = rows / np.where(largest > FLAT, largest, np.inf)
-    product = unit.T @ unit
-    size = np.sqrt(np.diag(product))
-    scale = np.where(size > 0, size, np.inf)
-    found: Floats = np.clip(product / scale / scale[:, None], -1.0, 1.0)
-    return found
+    return HeldOut(accuracy_of(margins, codes, seed), counted, gains)

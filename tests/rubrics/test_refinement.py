@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from rubrics.l1 import Floats, c_grid, first_c, fit_weights, oriented, spreads
+from rubrics.l1 import Floats, NotConverged, c_grid, first_c, fit_weights, oriented, spreads
 from rubrics.margins import gain
 from rubrics.refinement import (
     Settings,
@@ -162,8 +162,8 @@ def test_the_first_weight_appears_at_the_start_of_the_path() -> None:
 
 
 def test_spread_is_around_zero_and_does_not_overflow() -> None:
-    rows = np.array([[3.0, 1e200, 0], [3, -1e200, 0], [3, 1e200, 0], [3, 1e200, 0]])
-    assert spreads(rows, np.ones(4)) == pytest.approx([3, 1e200, 0])
+    rows = np.array([[3.0, 1e200, 0, 1e-15], [3, -1e200, 0, 0], [3, 1e200, 0, 0]])
+    assert spreads(rows, np.ones(3)) == pytest.approx([3, 1e200, 0, 0])
 
 
 # What is counted, and on what -------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> Non
 # Hostile input ----------------------------------------------------------------------------------
 
 VALUES = st.one_of(
-    st.sampled_from([0.0, 1.0, -1.0, float("nan"), 1e-300, 1e150, -1e150]),
+    st.sampled_from([0.0, 1.0, -1.0, float("nan"), 1e-300, 1e12, -1e12]),
     st.floats(-1e6, 1e6),
 )
 
@@ -375,6 +375,18 @@ def test_any_finite_or_missing_scores_give_finite_figures(
         assert found.figures[at].coverage == 0
 
 
+def test_a_path_ends_where_the_solver_does() -> None:
+    """Rows of wildly different size, as of a score that is a count here and a share there."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(150, 30)) * 10.0 ** rng.uniform(-11, 11, size=(150, 1))
+    found = refine(rows, groups=np.arange(150), settings=Settings(bootstraps=2))
+    assert 0 < len(found.path) <= 12
+    json.dumps(found.as_dict(), allow_nan=False)
+    hopeless = Settings(cs=(1e9,), bootstraps=0)
+    with pytest.raises(NotConverged):
+        refine(rows, groups=np.arange(150), settings=hopeless)
+
+
 def test_one_pair_and_one_class_can_be_fitted_but_not_chosen_from() -> None:
     assert fit_weights(oriented([[1.0, 0]]), c=5.0)[0] > 0
     assert fit_weights(oriented([[1.0, 0]] * 3, [True] * 3), c=5.0)[0] > 0
@@ -385,7 +397,8 @@ def test_one_pair_and_one_class_can_be_fitted_but_not_chosen_from() -> None:
 @pytest.mark.parametrize(
     ("differences", "more", "message"),
     [
-        ([[1.0, np.inf]], {}, "infinite in columns"),
+        ([[1.0, np.inf]], {}, r"in columns \[1\] are infinite"),
+        ([[1e13, 1.0]], {}, r"in columns \[0\] are infinite or beyond"),
         (np.zeros((0, 3)), {}, "must be"),
         (np.zeros((3, 0)), {}, "must be"),
         ([1.0, 2.0], {}, "must be"),
