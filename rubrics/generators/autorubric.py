@@ -199,7 +199,10 @@ class AutoRubricGenerator:
             work.split.learn, work.call, how, most=options.rules_per_pair, tick=tick
         )
         work.journal.stage("merge", "Merge criteria that ask for the same")
-        merged = await merge_rules(taken.rules, work.call, how, chunk=options.merge_at_once)
+        tick = ticker(work.journal, 0, "calls")
+        merged = await merge_rules(
+            taken.rules, work.call, how, chunk=options.merge_at_once, tick=tick
+        )
         work.dropped += taken.dropped + merged.dropped
         work.dropped["beyond the candidates scored"] += max(
             0, len(merged.rules) - options.most_candidates
@@ -292,7 +295,11 @@ class AutoRubricGenerator:
                 proposed += one[0]
                 work.dropped += one[1]
         merged = await merge_rules(
-            gather(proposed), work.call, how, chunk=self.options.merge_at_once
+            gather(proposed),
+            work.call,
+            how,
+            chunk=self.options.merge_at_once,
+            tick=ticker(work.journal, 0, "calls"),
         )
         work.dropped += merged.dropped
         work.stopped = work.stopped or merged.stopped
@@ -312,9 +319,14 @@ class AutoRubricGenerator:
         return [learn[at] for at in order if margins[at] <= self.options.hard_margin]
 
     async def _measure(self, work: Work, best: Round) -> dict[str, Any] | None:
-        """Accuracy on pairs that neither fitted nor chose; None where the budget cuts it off."""
+        """Accuracy on pairs that neither fitted nor chose; None where the budget cuts it off.
+
+        None too where no criterion was kept.
+        """
         test = work.split.test
         names = [rule.text for rule in best.chosen]
+        if not names:
+            return None
         work.journal.stage("measure", "Measure what was chosen on pairs nothing has seen")
         tick = ticker(work.journal, 2 * len(test) * len(names), "verdicts")
         scores = await self._scored(work, names, test, tick)

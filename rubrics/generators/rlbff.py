@@ -29,7 +29,7 @@ from rubrics.generators.types import (
     PreferencePair,
     Rationale,
 )
-from rubrics.judging.prompts import clean
+from rubrics.judging.prompts import MAX_TEXT, clean, shorten
 from rubrics.llm.types import Call, CallFailed, Reply
 
 Side = Literal["chosen", "rejected"]
@@ -44,6 +44,7 @@ GENERIC: Final = re.compile(
 )
 LEAST_LETTERS: Final = 4  # of a quote: a shorter one stands in any text
 LONGER: Final = 1.2  # times the rationale: a longer quote would contain it, not be in it
+MAX_QUOTE: Final = 2_000  # characters
 MAX_PRINCIPLES: Final = 60  # of one rationale
 REPLY: Final = reply_words(
     {
@@ -183,10 +184,13 @@ def consensus(
 def quote_likeness(quote: str, text: str) -> float:
     """0 to 100: the best match of a quote within a text, case and white space aside.
 
-    0 for a quote that is too short to be found by anything but chance, or longer than the text.
+    0 for a quote that is too short to be found by anything but chance, longer than the text, or
+    longer than ``MAX_QUOTE`` characters: the search takes time in proportion to both.
     """
     one, whole = (" ".join(said.casefold().split()) for said in (quote, text))
-    if sum(map(str.isalnum, one)) < LEAST_LETTERS or len(one) > LONGER * len(whole):
+    if len(one) > min(MAX_QUOTE, LONGER * len(whole)):
+        return 0.0
+    if sum(map(str.isalnum, one)) < LEAST_LETTERS:
         return 0.0
     return float(fuzz.partial_ratio(one, whole))
 
@@ -325,6 +329,7 @@ def _read(
 ) -> tuple[list[BinaryRow], Counter[str]]:
     """The principles of one rationale that pass its own checks. Raises Unreadable."""
     pair, rationale, rater = asked
+    said = shorten(clean(rationale.text), MAX_TEXT)  # as the model saw it
     dropped: Counter[str] = Counter()
     found = []
     rows = listed(reply, "principles")
@@ -337,7 +342,7 @@ def _read(
         if not text:
             continue
         quote = clean(str(row.get("quote") or "").strip())
-        likeness = quote_likeness(quote, rationale.text)
+        likeness = quote_likeness(quote, said)
         if side is None or verdict not in VERDICTS:
             dropped["no verdict on an answer"] += 1
         elif likeness <= least_fuzzy:

@@ -23,6 +23,7 @@ from rubrics.llm.types import Call, CallFailed, Message, Reply, Request
 
 MAX_RULE: Final = 300  # characters; a longer one says more than one thing
 MAX_QUOTE: Final = 1_000
+DECLINED: Final = frozenset({"refusal", "content_filter"})  # finish reasons
 MAX_EVIDENCE: Final = 200  # of one criterion of one kind: the pairs met first
 MAX_PASSES: Final = 4  # of merging, where a list is longer than one call takes
 # A rule that only holds of this pair, or of where an answer stood.
@@ -171,8 +172,10 @@ def shown(pair: PreferencePair) -> list[Section]:
 def chain_of(reply: Reply) -> str:
     """The reasoning of a reply: its <think> block, also without a beginning; else all of it.
 
-    Raises Unreadable where it says nothing.
+    Raises Unreadable where it says nothing, or the model declined.
     """
+    if reply.finish_reason in DECLINED:
+        raise Unreadable("it declines to answer")
     thought, closed, spoken = reply.text.rpartition(END_OF_THOUGHT)
     chain = thought.replace(THOUGHT, "").strip() if closed else ""
     text = chain or spoken.replace(THOUGHT, "").strip()

@@ -355,6 +355,8 @@ def test_chain_is_the_thought_where_there_is_one(text: str, chain: str) -> None:
 def test_chain_of_nothing_is_unreadable() -> None:
     with pytest.raises(Unreadable):
         chain_of(Reply("<think> </think> ", b""))
+    with pytest.raises(Unreadable, match="declines"):
+        chain_of(Reply("I'd rather not.", b"", finish_reason="refusal"))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])

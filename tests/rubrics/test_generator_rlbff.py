@@ -238,6 +238,7 @@ def test_embedding_has_its_own_threshold() -> None:
         ("", "anything", False),
         ("a", "a text with an a in it", False),
         ("...", "a text... with dots", False),
+        ("it cites " * 300, "it cites " * 900, False),
         ("it cites its sources. And all of this was made up.", "it cites its sources.", False),
     ],
 )
