@@ -149,6 +149,25 @@ def test_calls_are_counted_by_what_they_are_for(whole: tuple[Kept, Generated]) -
     assert result.figures["calls_per_pair"] == learning / result.figures["pairs"]["learned"]
 
 
+def test_verifier_may_call_a_tie_and_the_measured_judge_has_to_choose(
+    whole: tuple[Kept, Generated],
+) -> None:
+    held_out = {prompt_of(pair) for pair in split(PAIRS, ArrOptions()).held_out}
+    asked = Counter(
+        (
+            sections_of(request)["prompt"] in held_out,
+            "tie" in (request.schema or {})["properties"]["verdict"]["enum"],
+        )
+        for request in whole[0].requests
+        if title(request) == "pairwise"
+    )
+    assert set(asked) == {(False, True), (True, False)}
+    strict = Kept(simulated_mind())
+    generate(PAIRS, strict, ties=False, held_out=0, structure=False)
+    for request in strict.requests:
+        assert title(request) != "pairwise" or "'tie'" not in str(request.schema)
+
+
 def test_refining_is_told_what_was_expected_and_what_was_said(
     whole: tuple[Kept, Generated],
 ) -> None:
@@ -598,21 +617,30 @@ def test_pairs_of_equal_answers_say_nothing() -> None:
 
 
 def test_pairs_of_one_group_are_never_split_and_never_verify_each_other() -> None:
+    """Every criterion says which pair it is of; the judge is always with people."""
     pairs = [replace(pair, group=at % 4) for at, pair in enumerate(PAIRS)]
     parts = split(pairs, ArrOptions())
     assert {p.group for p in parts.learned}.isdisjoint(p.group for p in parts.held_out)
-    group_of = {prompt_of(pair): pair.group for pair in pairs}
-    by_id = {pair.id: pair.group for pair in pairs}
-    kept = Kept(simulated_mind())
-    result = generate(pairs, kept)
-    assert result.criteria
-    for one in result.criteria:
-        own = {by_id[ev.pair] for ev in one.evidence if ev.role == "source"}
-        checked = {by_id[ev.pair] for ev in one.evidence if ev.role == "check"}
-        assert checked - own or len(own) > 1
-    assert {group_of[prompt] for prompt in asked_prompts(kept, "arr-propose")} == {
-        pair.group for pair in parts.learned
-    }
+    by_prompt = {prompt_of(pair): pair for pair in pairs}
+
+    def answer(request: Request) -> Any:
+        sections = sections_of(request)
+        pair = by_prompt[sections["prompt"]]
+        if title(request) != "pairwise":
+            return {"rubric": [f"Of pair {pair.id}"]}
+        return {"verdict": "A" if sections["answer A"] == pair.chosen.text else "B"}
+
+    kept = Kept(Scripted(answer))
+    generate(pairs, kept, structure=False, held_out=0, others=6, others_needed=6)
+    groups = {f"- Of pair {pair.id}": pair.group for pair in pairs}
+    others = Counter[str]()
+    for sections in of(kept, "pairwise"):
+        pair = by_prompt[sections["prompt"]]
+        if sections["criteria"] != f"- Of pair {pair.id}":
+            assert groups[sections["criteria"]] != pair.group
+            others[sections["criteria"]] += 1
+    assert set(others.values()) == {12}, "six other pairs in both orders"
+    assert len(others) == len(pairs)
 
 
 # The simulated author ----------------------------------------------------------------------------
