@@ -123,6 +123,7 @@ class LlmCall(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["project", "key"], name="one_call_per_request")
         ]
+        indexes = [models.Index(fields=["project", "-id"], name="call_log")]
 
     def __str__(self) -> str:
         return f"call {self.pk}"

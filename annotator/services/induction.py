@@ -33,6 +33,8 @@ PAIRS: Final = 256  # given to a generator where nobody says how many
 MEASURED: Final = 200  # held-out pairs at most, where every one of them costs calls
 LEARNED: Final = (Split.TRAIN, Split.VALIDATION)
 HELD_OUT: Final = (Split.TEST,)
+# What a method need not do: every draft is measured on the test split here.
+ALREADY: Final[dict[str, dict[str, Any]]] = {"arr": {"held_out": 0}}
 STAGES: Final = (("read", "Read"), ("generate", "Generate"), ("measure", "Measure"),
                  ("write", "Write"))  # fmt: skip
 
@@ -56,7 +58,7 @@ def start(
     ``judge`` names the endpoint and model that a method asks. ``pairs`` is how many preferences
     the method is given. Raises Invalid, Conflict.
     """
-    read = _read_options(method, options)
+    read = _read_options(method, ALREADY.get(method, {}) | options)
     if judge is None and needs_model(method):
         raise Invalid("This method asks a model.", advice="Choose the judge whose model it asks.")
     if judge is not None:

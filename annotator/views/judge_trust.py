@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.contrib import messages
+from django.core.cache import cache
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -17,12 +18,14 @@ from annotator.errors import AppError
 from annotator.forms.judges import AcceptForm
 from annotator.jobs import base
 from annotator.models import AcceptRule, Judge, Role
+from annotator.queries import judge_report
 from annotator.queries import judges as queries
 from annotator.queries import trust as rules
 from annotator.services import trust
 from annotator.views.helpers import Access, project_page
 
 WIDE: Final = 588
+KEPT_SECONDS: Final = 120  # reviews and golds change what is known without a new judgment
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def _show(
     rule = rules.rule_of(judge)
     form = AcceptForm(given if "limit" in given else None, initial=_initial(rule))
     values = form.values() if form.is_bound and form.is_valid() else _initial_values(rule)
-    figures = trust.measure(judge, **values)
+    figures = _measured(judge, rule, values)
     context = {
         "access": access,
         "judge": judge,
@@ -104,6 +107,22 @@ def _show(
     }
     name = "judges/accept.html#accept" if request.htmx else "judges/accept.html"
     return render(request, name, context, status=status)
+
+
+def _measured(judge: Judge, rule: AcceptRule | None, values: dict[str, float]) -> dict[str, Any]:
+    """What ``trust.measure`` found, kept while nobody judges and nothing is accepted.
+
+    It reads every verdict of the judge: with a million that is seconds, and the page asks on
+    every visit and for every limit that is typed.
+    """
+    state = (judge.pk, *values.values(), judge_report.counters(judge)["all"])
+    state += (rule.changed_at.timestamp() if rule else 0, rules.acceptances(judge).count())
+    key = "trust:" + ":".join(map(str, state))
+    found: dict[str, Any] | None = cache.get(key)
+    if found is None:
+        found = trust.measure(judge, **values)
+        cache.set(key, found, KEPT_SECONDS)
+    return found
 
 
 def _initial(rule: AcceptRule | None) -> dict[str, float]:
