@@ -147,7 +147,7 @@ class _Computation:
         self._stage("consensus", "Consensus")
         every = quality_opinions.of_pairs(said)
         pairs = every.counted(said)
-        known = quality_figures.known_answers(said, pairs)
+        known = quality_figures.known_answers(said, pairs or every)
         pooled = quality_consensus.pool(pairs, self._aggregator, said.people.excluded)
         self.found.add_pairs(pairs, pooled)
         scale = quality_figures.scale(
@@ -159,7 +159,7 @@ class _Computation:
             self._pen.check()
             counted = one.counted(said)
             self.found.add_ratings(counted, aggregator=self._aggregator)
-            known += quality_figures.known_answers(said, counted)
+            known += quality_figures.known_answers(said, counted or one)
             attributes += quality_agreement.questions(said, iter([one]))
             if one.is_classes and len(one) + sum(map(len, together)) <= POOL:
                 together.append(one)

@@ -26,7 +26,10 @@ NAMED: Final = 5  # pairs of raters in the warning of shared errors
 
 
 def known_answers(said: Said, opinions: Opinions) -> list[Figure]:
-    """Every aggregator against the golds of one question: fitted without them, then compared."""
+    """Every aggregator against the golds of one question: fitted without them, then compared.
+
+    Of the opinions that count; where only judges spoke, of theirs: what is held is measured.
+    """
     known = opinions.truth != UNKNOWN
     if not known.any() or not len(opinions) or not opinions.is_classes:
         return []
