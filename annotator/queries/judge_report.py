@@ -306,24 +306,7 @@ def report(judge: Judge) -> JudgeReport | None:
     return found
 
 
-def headline(judge: Judge) -> dict[str, Any] | None:
-    """Agreement, position, calibration and cost of the newest report, without the rest of it."""
-    paths = {
-        "agreement": ("agreement", "exact", "judge"),
-        "ceiling": ("agreement", "exact", "ceiling"),
-        "same": ("position", "same"),
-        "ece": ("calibration", "ece"),
-        "counts": ("counts",),
-        "cost": ("cost",),
-    }
-    rows = JudgeReport.objects.filter(judge=judge, figures__version=VERSION)
-    rows = rows.annotate(**{f"at_{name}": _key(path) for name, path in paths.items()})
-    names = ("created_at", *(f"at_{name}" for name in paths))
-    values = rows.order_by("-created_at", "-pk").values_list(*names).first()
-    return None if values is None else dict(zip(("created_at", *paths), values, strict=True))
-
-
-def _key(path: tuple[str, ...]) -> Any:
+def at(path: tuple[str, ...]) -> Any:
     """``figures`` at a path; "exact" between double underscores would be a lookup."""
     found: Any = "figures"
     for name in path:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
 from typing import Any, Final
 
 from django.db.models import Count, Q, QuerySet
-from django.db.models.fields.json import KeyTransform
 
 from annotator.models import (
     AcceptRule,
@@ -21,7 +19,7 @@ from annotator.models import (
     Project,
     Run,
 )
-from annotator.queries.judge_report import VERSION
+from annotator.queries.judge_report import VERSION, at
 from annotator.queries.pages import Page, page_by_id
 from annotator.queries.runs import ACTIVE
 from rubrics.judging import JUDGES
@@ -78,7 +76,7 @@ def listing(project: Project, *, after: int | None = None, archived: bool = Fals
     page = page_by_id(rows, after=after, size=PAGE, build=lambda judge: judge)
     judges = [judge.pk for judge in page.rows]
     reports = _newest(JudgeReport.objects.filter(figures__version=VERSION), judges)
-    figures = [_inside("figures", *path) for path in HEADLINE.values()]
+    figures = [at(path) for path in HEADLINE.values()]
     found = {
         judge: dict(zip(HEADLINE, values, strict=True))
         for judge, *values in reports.values_list("judge_id", *figures)
@@ -97,11 +95,6 @@ def listing(project: Project, *, after: int | None = None, archived: bool = Fals
         for judge in page.rows
     ]
     return Page(lines, page.next, page.is_first)
-
-
-def _inside(field: str, *path: str) -> Any:
-    """A value inside JSON. Not spelled with "__", which takes "exact" for a comparison."""
-    return reduce(lambda outer, name: KeyTransform(name, outer), path, field)
 
 
 def _newest(rows: QuerySet[Any], judges: list[int]) -> QuerySet[Any]:

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from pydantic import BaseModel, ValidationError
 
 from annotator.errors import Conflict, Invalid, MethodFailed, NotFound
-from annotator.models import Judge, Project, Rater, Rubric, RubricVersion, Run, Split, User
+from annotator.models import Judge, Project, Rubric, RubricVersion, Run, Split, User
 from annotator.queries import preference_pairs as queries
 from annotator.queries.pairs import Selection
 from annotator.services import judges, llm, rubric_measure, rubrics, runs
@@ -353,5 +353,5 @@ def raters_offered() -> list[tuple[str, str]]:
         ("all", "Everybody whose votes count"),
         ("people", "People"),
         ("imported", "Imported raters"),
-        ("judges", f"{Rater.Kind.JUDGE.label}s, accepted or not"),
+        ("judges", "Judges, accepted or not"),
     ]

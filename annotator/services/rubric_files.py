@@ -16,7 +16,7 @@ from annotator.services import rubrics
 FORMAT: Final = "touchstone-rubric"
 VERSION: Final = 1
 MAX_BYTES: Final = 2_000_000
-MAX_DEPTH_HINT: Final = "The file is no rubric: it holds one JSON object."
+NO_RUBRIC: Final = "The file is no rubric: it holds one JSON object."
 
 
 def as_json(version: RubricVersion) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _parse(data: bytes) -> tuple[list[dict[str, Any]], str]:
     try:
         found = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise Invalid(MAX_DEPTH_HINT) from None
+        raise Invalid(NO_RUBRIC) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise Invalid(f"The file is no rubric: its format is not “{FORMAT}”.")
     if found.get("version") != VERSION:

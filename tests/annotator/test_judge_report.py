@@ -34,6 +34,7 @@ from annotator.models import (
     Task,
 )
 from annotator.queries import judge_report as queries
+from annotator.queries.judges import listing
 from annotator.services import judge_report, runs, tokens
 from models.agreement import Ratings, cohen_kappa, krippendorff_alpha, leave_one_out
 from models.baselines import human_ceiling
@@ -585,11 +586,12 @@ def test_a_run_keeps_one_report_however_often_it_is_done(project: Project) -> No
     Run.objects.filter(pk=run.pk).update(state=RunState.QUEUED)
     report_job(run_id=run.pk)
     assert JudgeReport.objects.filter(judge=judge).count() == 1
-    head = queries.headline(judge)
-    assert head is not None
-    assert head["agreement"] == found.figures["agreement"]["exact"]["judge"]
-    assert head["same"]["value"] == 1.0
-    assert head["cost"]["calls"] == 0
+    [row] = [one for one in listing(project).rows if one.judge == judge]
+    assert row.agreement == found.figures["agreement"]["exact"]["judge"]
+    assert row.same is not None
+    assert row.same["value"] == 1.0
+    assert found.figures["cost"]["calls"] == 0
+    assert row.cost == found.figures["cost"]["per_1000"]
 
 
 def test_a_canceled_run_stops_between_parts(project: Project) -> None:
