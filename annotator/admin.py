@@ -463,3 +463,18 @@ class CriterionVerdictAdmin(HistoryAdmin):
     list_display = ("id", "criterion_id", "response_id", "rater_id", "value", "probability")
     search_fields = NUMBERS
     keys = ("criterion_id", "response_id", "rater_id")
+
+
+@admin.register(models.RubricMeasurement)
+class RubricMeasurementAdmin(HistoryAdmin):
+    list_display = ("id", "version_id", "run_id", "created_at")
+    search_fields = NUMBERS
+    keys = ("version_id", "run_id")
+    exclude = ("sheet",)
+
+
+@admin.register(models.RewardScore)
+class RewardScoreAdmin(HistoryAdmin):
+    list_display = ("id", "response_id", "reward_model_id", "rubric_version_id", "mean")
+    search_fields = NUMBERS
+    keys = ("response_id", "reward_model_id", "rubric_version_id")

@@ -7,6 +7,7 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from annotator.api import api, nothing_here
+from annotator.urls_rubrics import rubrics
 from annotator.views import (
     accounts,
     annotate,
@@ -92,6 +93,7 @@ project = [
     path("judges/<int:judge_id>/accept/", judge_trust.accept, name="judge_accept"),
     path("judges/<int:judge_id>/accept/change/", judge_trust.change, name="judge_accept_change"),
     path("judges/<int:judge_id>/archive/", judges.archive, name="judge_archive"),
+    *rubrics,
     path("reward-models/", rewards.reward_models, name="reward_models"),
     path("reward-models/train/", rewards.train, name="train"),
     path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),

@@ -17,12 +17,13 @@ from annotator.models.people import ApiToken, Invitation, Membership, Rater, Rol
 from annotator.models.projects import Project, ProjectSettings, SplitShares
 from annotator.models.prompts import Image, Prompt, Response, Split
 from annotator.models.quality import Consensus, QualityReport, ReviewItem
-from annotator.models.rewards import RewardModel
+from annotator.models.rewards import RewardModel, RewardScore
 from annotator.models.rubrics import (
     Criterion,
     CriterionEvidence,
     CriterionVerdict,
     Rubric,
+    RubricMeasurement,
     RubricVersion,
 )
 from annotator.models.runs import AuditEvent, ImportIssue, Run, RunPoint, RunState
@@ -63,8 +64,10 @@ __all__ = [
     "Response",
     "ReviewItem",
     "RewardModel",
+    "RewardScore",
     "Role",
     "Rubric",
+    "RubricMeasurement",
     "RubricVersion",
     "Run",
     "RunPoint",

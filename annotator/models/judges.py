@@ -75,6 +75,10 @@ class Judge(models.Model):
     template_hash = models.CharField(max_length=64, blank=True)
     template_text = models.TextField(blank=True)  # as it was: files change
     options = models.JSONField(default=dict)  # of the kind's Options model, every value filled in
+    # Whose criteria are among the options: they are copied, since a judge never changes.
+    rubric_version = models.ForeignKey(
+        "annotator.RubricVersion", models.SET_NULL, null=True, related_name="judges"
+    )
     digest = models.CharField(max_length=64)  # of everything above that changes a verdict
     is_simulated = models.BooleanField(default=False)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
+from annotator.models.judges import Judge
 from annotator.models.people import Rater, User
 from annotator.models.projects import Project
 from annotator.models.prompts import Response
@@ -33,7 +34,8 @@ class RubricVersion(models.Model):
     """One state of a rubric. A draft is worked on; what is approved never changes again.
 
     ``method`` is the generator that proposed it, empty for one written by hand; ``figures`` are
-    what was measured of it, held-out accuracy and its baselines among them.
+    the generator's own. What was measured of it is in ``measurements``. ``verifier`` is the judge
+    whose endpoint and model answer the criteria that a language model checks.
     """
 
     class State(models.TextChoices):
@@ -46,6 +48,9 @@ class RubricVersion(models.Model):
     parent = models.ForeignKey("self", models.SET_NULL, null=True, related_name="children")
     method = models.CharField(max_length=40, blank=True)
     options = models.JSONField(default=dict)
+    verifier = models.ForeignKey(
+        Judge, models.SET_NULL, null=True, related_name="+", db_index=False
+    )
     run = models.ForeignKey(Run, models.SET_NULL, null=True, related_name="rubric_versions")
     figures = models.JSONField(default=dict)
     digest = models.CharField(max_length=64, blank=True)  # of the criteria in force, once approved
@@ -106,7 +111,8 @@ class Criterion(models.Model):
     scope = models.CharField(max_length=10, choices=Scope, default=Scope.PROJECT)
     group = models.CharField(max_length=100, blank=True)
     verifier = models.CharField(max_length=12, choices=Verifier, default=Verifier.LLM)
-    program = models.CharField(max_length=40, blank=True)  # a key of rubrics.programs.PROGRAMS
+    # A key of rubrics.programs.PROGRAMS, or the number of a reward model of the project.
+    program = models.CharField(max_length=40, blank=True)
     theme = models.CharField(max_length=200, blank=True)
     decision = models.CharField(max_length=10, choices=Decision, default=Decision.PROPOSED)
     merged_into = models.ForeignKey("self", models.SET_NULL, null=True, related_name="merged")
@@ -144,9 +150,10 @@ class CriterionEvidence(models.Model):
 
 
 class CriterionVerdict(models.Model):
-    """What a rater says of one response under one criterion; the rater may be a judge.
+    """What a rater says of one response under one criterion.
 
     ``value`` 1 yes, 0 no, null does not apply; ``probability`` of a yes, where one was given.
+    ``rater`` is a person or a judge, null where a program or a reward model checked.
     """
 
     criterion = models.ForeignKey(
@@ -156,7 +163,7 @@ class CriterionVerdict(models.Model):
         Response, models.CASCADE, related_name="+", db_constraint=False, db_index=False
     )
     rater = models.ForeignKey(
-        Rater, models.CASCADE, related_name="+", db_constraint=False, db_index=False
+        Rater, models.CASCADE, null=True, related_name="+", db_constraint=False, db_index=False
     )
     value = models.SmallIntegerField(null=True)
     probability = models.FloatField(null=True)
@@ -166,9 +173,33 @@ class CriterionVerdict(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["criterion", "response", "rater"], name="one_verdict_per_criterion"
+                fields=["criterion", "response", "rater"],
+                name="one_verdict_per_criterion",
+                nulls_distinct=False,
             )
         ]
 
     def __str__(self) -> str:
         return f"verdict {self.pk}"
+
+
+class RubricMeasurement(models.Model):
+    """What was measured of a version at one time, and the scores that it rests on.
+
+    ``sheet`` is services.rubric_sheet.Sheet as bytes: from it a page counts again what an
+    accuracy is when a criterion is rejected. ``figures`` are what a page shows.
+    """
+
+    version = models.ForeignKey(
+        RubricVersion, models.CASCADE, related_name="measurements", db_index=False
+    )
+    run = models.ForeignKey(Run, models.SET_NULL, null=True, related_name="+")
+    sheet = models.BinaryField()
+    figures = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["version", "-id"], name="measurement_by_version")]
+
+    def __str__(self) -> str:
+        return f"measurement {self.pk}"

@@ -38,6 +38,9 @@ class Run(models.Model):
         BATTERY = "battery", "Attack battery"
         REPORT = "report", "Judge report"
         RUBRIC = "rubric", "Rubric"
+        MEASURE = "measure", "Rubric measurement"
+        TRY = "try", "Rubric tried"
+        SCORE = "score", "Scores"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     kind = models.CharField(max_length=12)  # a Kind; not in choices, the list grows

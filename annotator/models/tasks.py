@@ -62,6 +62,8 @@ class Task(models.Model):
     # is not a gold may have one too: it is what aggregators are measured against.
     gold = models.JSONField(null=True)
     is_settled = models.BooleanField(db_default=False)  # a reviewer's verdict overrules the votes
+    # Whose criteria a checklist asks (a RubricVersion); null: those of the project's settings.
+    rubric_version_id = models.BigIntegerField(null=True)
     # What the file calls it, where it names a pair and not its prompt: prompts come in many pairs.
     external_id = models.CharField(max_length=200, blank=True, db_default="")
     import_run_id = models.BigIntegerField(null=True)

@@ -79,6 +79,10 @@ def fill_feedback(
     models.CriterionVerdict.objects.create(
         criterion=criterion, response_id=task.response_ids[0], rater=rater, value=1
     )
+    models.RubricMeasurement.objects.create(version=version, run=run, sheet=b"")
+    models.RewardScore.objects.create(
+        project=project, response_id=task.response_ids[0], rubric_version=version, mean=0.5
+    )
 
 
 def fill_judges(project: models.Project, task: models.Task, run: models.Run) -> None:
@@ -153,7 +157,8 @@ HISTORY = [models.Judgment, models.Preference, models.AuditEvent, models.Dataset
            models.QualityReport, models.Judge, models.LlmCall, models.JudgeAnswer,
            models.JudgeOutcome, models.JudgeReport, models.Battery, models.AcceptRule,
            models.Acceptance, models.Rubric, models.RubricVersion, models.Criterion,
-           models.CriterionEvidence, models.CriterionVerdict]  # fmt: skip
+           models.CriterionEvidence, models.CriterionVerdict, models.RubricMeasurement,
+           models.RewardScore]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)
