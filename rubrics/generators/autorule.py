@@ -2,18 +2,17 @@
 
 Source: Wang and Xiong 2025, arXiv 2506.15651 (METHODS 1.2): explain a pair, knowing who won; take
 objective rules out of the chain of thought, not out of the conclusion; merge them; verify rule by
-rule. ``rule_reward`` is what policies are trained with, beside a reward model.
+rule. ``rubrics.rewards.share_satisfied`` is what policies are trained with, beside a reward model.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rubrics.asking import Counted
 from rubrics.generators.autorule_options import AutoRuleOptions
@@ -27,7 +26,6 @@ from rubrics.generators.rules import (
 )
 from rubrics.generators.types import CandidateCriterion, Generated, Journal, PreferencePair
 from rubrics.generators.verified import (
-    MET,
     PairScores,
     accuracies,
     score_pairs,
@@ -35,51 +33,10 @@ from rubrics.generators.verified import (
 )
 from rubrics.llm.types import Call
 from rubrics.refinement import hold_out
+from rubrics.rewards import scaling_of, share_satisfied
 from rubrics.verifying import VerifyOptions
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """``(reward - center) / scale``: what makes shares comparable with another reward."""
-
-    center: float
-    scale: float
-
-
-# The released code's (r - .75) * 10. It fits rules of which three in four are satisfied: since a
-# rule that does not apply is satisfied, the mean moves with the rules. Recompute it.
-RELEASED: Final = Scaling(center=0.75, scale=0.1)
-
-
-def rule_reward(scores: ArrayLike, scaling: Scaling | None = None) -> Array:
-    """The share of rules satisfied, (n,), of scores (n, rules) in [0, 1]; scaled where asked.
-
-    A score from one half counts as satisfied. A rule without a verdict (NaN) counts for neither;
-    NaN where there is none at all.
-    """
-    given = np.asarray(scores, dtype=np.float64)
-    if given.ndim != 2:
-        raise ValueError(f"scores {given.shape} must be (responses, rules)")
-    known = ~np.isnan(given)
-    n = known.sum(axis=1)
-    met = (known & (given >= MET)).sum(axis=1)
-    share = np.divide(met, n, out=np.full(len(given), np.nan), where=n > 0)
-    found: Array = share if scaling is None else (share - scaling.center) / scaling.scale
-    return found
-
-
-def scaling_of(scores: ArrayLike) -> Scaling:
-    """The scaling that gives these responses mean 0 and standard deviation 1.
-
-    Raises ValueError for fewer than two responses with a verdict, or all with the same share.
-    """
-    share = rule_reward(scores)
-    share = share[~np.isnan(share)]
-    if len(share) < 2 or share.std() < 1e-9:
-        raise ValueError("a scale needs responses that satisfy different shares of the rules")
-    return Scaling(float(share.mean()), float(share.std()))
 
 
 class AutoRuleGenerator:
@@ -191,14 +148,14 @@ class AutoRuleGenerator:
         """Accuracy of the reward, of rules chosen without these pairs; None where none was asked."""
         if not held or not scores.chosen.shape[1]:
             return None
-        margins = rule_reward(scores.chosen) - rule_reward(scores.rejected)
+        margins = share_satisfied(scores.chosen) - share_satisfied(scores.rejected)
         return accuracies(margins, held, seed=self.options.seed)
 
 
 def _scaling(scores: PairScores) -> dict[str, float] | None:
     """What centers and scales the reward for these rules; None where nothing tells them apart."""
     try:
-        found = scaling_of(np.concatenate([scores.chosen, scores.rejected]))
+        found = scaling_of(share_satisfied(np.concatenate([scores.chosen, scores.rejected])))
     except ValueError:
         return None
     return {"center": found.center, "scale": found.scale}

@@ -22,7 +22,6 @@ from rubrics.generators.arr import ArrGenerator, split
 from rubrics.generators.arr_figures import Judgment, averaged_accuracy, positional_gap, rise
 from rubrics.generators.arr_judging import Judging
 from rubrics.generators.arr_options import ArrOptions
-from rubrics.generators.arr_rewards import rpo_rewards
 from rubrics.generators.types import Generated, PreferencePair, Silent
 from rubrics.judging.templates import load
 from rubrics.judging.types import Candidate
@@ -30,6 +29,7 @@ from rubrics.llm.caller import Caller
 from rubrics.llm.client import Client, Server
 from rubrics.llm.memory import MemoryLedger, MemoryLimiter
 from rubrics.llm.types import Call, Reply, Request
+from rubrics.rewards import rpo_rewards
 from tests.rubrics.arr import ORACLE, PLANTED, labeled, names_planted
 from tests.rubrics.judging import PROMPT
 from tests.simulated import SimulatedServer, simulated

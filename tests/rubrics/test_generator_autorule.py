@@ -17,13 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rubrics.generators.autorule import (
-    RELEASED,
-    AutoRuleGenerator,
-    Scaling,
-    rule_reward,
-    scaling_of,
-)
+from rubrics.generators.autorule import AutoRuleGenerator
 from rubrics.generators.autorule_options import AutoRuleOptions
 from rubrics.generators.rules import (
     MAX_RULE,
@@ -43,6 +37,7 @@ from rubrics.llm.budget import Budget
 from rubrics.llm.memory import MemoryLedger
 from rubrics.llm.replies import read_completion
 from rubrics.llm.types import CallFailed, Reply, Request
+from rubrics.rewards import RELEASED, Scaling, scaling_of, share_satisfied
 from rubrics.simulated.dials import Dials
 from rubrics.simulated.features import named_in
 from rubrics.simulated.mind import Known
@@ -190,9 +185,9 @@ def test_rule_reward_beats_a_hacked_reward_model(
             for a, b in zip(picks, others, strict=True)
         ]
     )
-    by_rules = rule_reward(scored(rules, picks)) - rule_reward(scored(rules, others))
+    by_rules = share_satisfied(scored(rules, picks)) - share_satisfied(scored(rules, others))
     by_length = np.array([a.length - b.length for a, b in zip(picks, others, strict=True)])
-    oracle = rule_reward(scored([WANTED[name][0] for name in TRUE], picks)) - rule_reward(
+    oracle = share_satisfied(scored([WANTED[name][0] for name in TRUE], picks)) - share_satisfied(
         scored([WANTED[name][0] for name in TRUE], others)
     )
     found = {
@@ -216,30 +211,30 @@ def test_concise_clause_lowers_padded_answers(induced: Ended[Generated]) -> None
     padding = " and so on" * 40
     short = [replace(one, text=" ".join(one.text.split()[-40:])) for one in picks[:20]]
     padded = [replace(one, text=one.text + padding) for one in short]
-    with_clause = rule_reward(scored(rules, padded, concise=True))
-    without = rule_reward(scored(rules, padded))
-    unpadded = rule_reward(scored(rules, short, concise=True))
+    with_clause = share_satisfied(scored(rules, padded, concise=True))
+    without = share_satisfied(scored(rules, padded))
+    unpadded = share_satisfied(scored(rules, short, concise=True))
     assert with_clause.mean() < without.mean() - 0.2
     assert with_clause.mean() < unpadded.mean() - 0.2
 
 
 def test_rule_reward_is_the_share_satisfied() -> None:
     scores = [[0.9, 0.2, 0.5, np.nan], [np.nan] * 4, [0.1, 0.1, 0.1, 0.1]]
-    assert rule_reward(scores).tolist() == pytest.approx([2 / 3, np.nan, 0.0], nan_ok=True)
-    assert rule_reward([[1, 1, 1, 0]], RELEASED)[0] == pytest.approx(0.0)
-    assert rule_reward([[1, 1, 1, 1]], RELEASED)[0] == pytest.approx(2.5)
-    with pytest.raises(ValueError, match="responses, rules"):
-        rule_reward([1.0, 0.0])
+    assert share_satisfied(scores).tolist() == pytest.approx([2 / 3, np.nan, 0.0], nan_ok=True)
+    assert share_satisfied([[1, 1, 1, 0]], RELEASED)[0] == pytest.approx(0.0)
+    assert share_satisfied([[1, 1, 1, 1]], RELEASED)[0] == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="responses, criteria"):
+        share_satisfied([1.0, 0.0])
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=3), min_size=2))
 def test_scaling_centers_and_scales(scores: list[list[float]]) -> None:
-    share = rule_reward(scores)
+    share = share_satisfied(scores)
     if share.std() < 1e-9:
         with pytest.raises(ValueError, match="different shares"):
-            scaling_of(scores)
+            scaling_of(share)
         return
-    scaled = rule_reward(scores, scaling_of(scores))
+    scaled = share_satisfied(scores, scaling_of(share))
     assert scaled.mean() == pytest.approx(0, abs=1e-9)
     assert scaled.std() == pytest.approx(1)
 
@@ -250,8 +245,8 @@ def test_released_centering_does_not_fit_other_rules(induced: Ended[Generated]) 
     assert abs(own.center - RELEASED.center) > 0.1
     _, others = best_of_64(80)
     scores = scored(texts(induced.value), others, concise=True)
-    assert abs(rule_reward(scores, own).mean()) < 0.5
-    assert rule_reward(scores, RELEASED).mean() < -1, "the released numbers punish everything"
+    assert abs(share_satisfied(scores, own).mean()) < 0.5
+    assert share_satisfied(scores, RELEASED).mean() < -1, "the released numbers punish everything"
 
 
 def test_rerun_is_free_and_the_same() -> None:
