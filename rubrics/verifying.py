@@ -43,6 +43,14 @@ YES, NO, NEITHER = "yes", "no", "n/a"
 TOP: Final = 20  # alternatives asked for: as many as endpoints give
 WORTH: Final[Mapping[str, float]] = {"satisfied": 1.0, "half": 0.5, "unsatisfied": 0.0}
 REPLY: Final = reply_words({"verdict": '"yes", "no" or "n/a"'})
+# The verdict comes first, so that its probability is that of the question without a reason.
+REASONED: Final = reply_words(
+    {
+        "verdict": '"yes", "no" or "n/a"',
+        "reason": "one short sentence: what in the answer decides it",
+    }
+)
+MAX_REASON: Final = 600  # characters that are kept of one
 CONCISE: Final = (
     "Say yes only if the answer does so concisely: one that gets there by padding, repetition or "
     "words that serve nothing gets no, also where it is the padding that meets the criterion."
@@ -53,6 +61,11 @@ SCHEMA: Final[Mapping[str, Any]] = {
     "properties": {"verdict": {"type": "string", "enum": list(YES_NO)}},
     "required": ["verdict"],
     "additionalProperties": False,
+}
+SCHEMA_REASONED: Final[Mapping[str, Any]] = {
+    **SCHEMA,
+    "properties": {**SCHEMA["properties"], "reason": {"type": "string"}},
+    "required": ["verdict", "reason"],
 }
 
 
@@ -66,10 +79,15 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """How to ask. ``concise``: yes only if the criterion is met, and met concisely (AutoRule)."""
+    """How to ask. ``concise``: yes only if the criterion is met, and met concisely (AutoRule).
+
+    ``reasons``: ask for a sentence of why as well, for people to read; it costs tokens, and it is
+    another question to the cache.
+    """
 
     model: str
     concise: bool = False
+    reasons: bool = False
     not_applicable: NotApplicable = "half"
     max_tokens: int = 512
     repairs: int = 1
@@ -82,12 +100,14 @@ class Verdict:
 
     ``score`` is NaN also where the policy "missing" says so; ``error`` is a key of
     rubrics.llm.types.FAILURES, empty where there is a verdict. ``call_key``: the call's.
+    ``reason`` in the model's words, empty where none was asked for or given.
     """
 
     score: float
     neither: float
     call_key: bytes | None = None
     error: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +182,13 @@ def request_of(criterion: str, response: Response, *, options: VerifyOptions) ->
         Section("answer", response.candidate.text, response.candidate.picture),
         Section("criterion", one_line(criterion)),
     ]
-    messages = question("verify", sections, reply=REPLY, concise=CONCISE if options.concise else "")
+    reply = REASONED if options.reasons else REPLY
+    messages = question("verify", sections, reply=reply, concise=CONCISE if options.concise else "")
     return Request(
         model=options.model,
         messages=messages,
         max_tokens=options.max_tokens,
-        schema=SCHEMA,
+        schema=SCHEMA_REASONED if options.reasons else SCHEMA,
         top_logprobs=TOP,
     )
 
@@ -183,7 +204,16 @@ def _read(reply: Reply, *, not_applicable: NotApplicable) -> Verdict:
         score = math.nan
     else:
         score = yes / (yes + no)
-    return Verdict(score, neither, reply.key)
+    return Verdict(score, neither, reply.key, reason=_reason(reply.text))
+
+
+def _reason(text: str) -> str:
+    """Why, in the reply's words on one line; empty where it gives no reason."""
+    try:
+        said = reading.read_object(text).get("reason")
+    except reading.Unreadable:
+        return ""
+    return reading.bounded(one_line(said), MAX_REASON) if isinstance(said, str) else ""
 
 
 def _said(text: str) -> str:

@@ -23,7 +23,12 @@ def _load(key: str) -> Callable[[Case], Value]:
 
 def value(key: str, messages: Messages, text: str) -> Value:
     """What one program says of one response. Raises UnknownMethod."""
-    return _load(key)(Case(Prompt(messages), text))
+    return compute(key, Case(Prompt(messages), text))
+
+
+def compute(key: str, case: Case) -> Value:
+    """The same of a case that is taken apart already."""
+    return _load(key)(case)
 
 
 def evaluate(

@@ -145,8 +145,11 @@ def _yes_no(mind: Mind) -> Said:
     spread.sort(key=lambda pair: -pair[1])
     if not mind.asked.properties:
         return Said(spread[0][0], {0: spread})
-    key = next(name for name in mind.asked.properties if name != "reasoning")
-    return _said(mind, {key: spread[0][0].lower()}, {key: spread})
+    key = next(name for name in mind.asked.properties if name not in ("reasoning", "reason"))
+    reply = {key: spread[0][0].lower()}
+    if mind.asked.wants("reason"):
+        reply["reason"] = _reason(mind)
+    return _said(mind, reply, {key: spread})
 
 
 def _holds(mind: Mind, answer: Answer, line: str) -> bool | None:
