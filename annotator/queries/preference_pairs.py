@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -25,35 +25,51 @@ TEXTS_AT_ONCE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The rows of a pair: its prompt, what people prefer, and the other."""
+    """The rows of a pair: its prompt, what people prefer, and the other.
+
+    ``votes_for`` of ``votes`` put chosen first; ties are votes too.
+    """
 
     prompt_id: int
     chosen_id: int
     rejected_id: int
     strength: int
+    votes_for: int = 0
+    votes: int = 0
 
 
 def chosen(
-    project: Project, selection: Selection, *, most: int | None = None, seed: str = ""
+    project: Project,
+    selection: Selection,
+    *,
+    most: int | None = None,
+    seed: str = "",
+    only: Collection[tuple[int, int, int]] | None = None,
 ) -> list[Sides]:
     """Pairs with a majority for one side; with ``most`` a sample that is the same for one seed.
+
+    ``only``: (prompt, chosen, rejected) of the pairs to take and no others.
 
     The sample takes pairs in the order of a hash of seed and pair, so that a larger one holds the
     smaller, and what is imported later does not change the order of what was there.
     """
     limit = min(most or MOST, MOST)
     found = [
-        (sha256(f"{seed}\0{pair.a_id}\0{pair.b_id}".encode()).digest(), _sides(pair))
+        (sha256(f"{seed}\0{pair.a_id}\0{pair.b_id}".encode()).digest(), sides)
         for pair in decided_pairs(project, selection)
         if pair.outcome in ("a", "b")
+        and (sides := _sides(pair))
+        and (only is None or (sides.prompt_id, sides.chosen_id, sides.rejected_id) in only)
     ]
     found.sort(key=lambda row: row[0])
     return [sides for _, sides in found[:limit]]
 
 
 def _sides(pair: Pair) -> Sides:
-    won, lost = (pair.a_id, pair.b_id) if pair.outcome == "a" else (pair.b_id, pair.a_id)
-    return Sides(pair.prompt_id, won, lost, max(1, round(pair.strength)))
+    strength = max(1, round(pair.strength))
+    if pair.outcome == "a":
+        return Sides(pair.prompt_id, pair.a_id, pair.b_id, strength, pair.wins_a, pair.votes)
+    return Sides(pair.prompt_id, pair.b_id, pair.a_id, strength, pair.wins_b, pair.votes)
 
 
 def with_texts(project: Project, sides: Sequence[Sides]) -> Iterator[PreferencePair]:

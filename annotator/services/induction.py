@@ -1,25 +1,23 @@
 """Inducing a rubric: preferences in, a draft of criteria out, measured on prompts it never saw.
 
-A run can be killed at any point. It is then done again from its start: what it asked is in the
-ledger, so the same questions cost nothing, and its draft replaces the one it had made before.
+A run can be killed at any point. Until its draft is written it is then done again from its start:
+what it asked is in the ledger, so the same questions cost nothing. The draft is durable before it
+is measured, and once it is there only the measuring goes on: it is people's from then on.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from django.db import connection, transaction
+from django.db import transaction
 from pydantic import BaseModel, ValidationError
 
-from annotator.errors import Conflict, Invalid, MethodFailed, NotFound
+from annotator.errors import Conflict, Invalid, MethodFailed
 from annotator.models import Judge, Project, Rubric, RubricVersion, Run, Split, User
 from annotator.queries import preference_pairs as queries
 from annotator.queries.pairs import Selection
-from annotator.services import judges, llm, rubric_measure, rubrics, runs
+from annotator.services import asking, judges, rubric_measure, rubrics, runs
 from models.training import explain
 from rubrics.generators import GENERATORS
 from rubrics.generators.types import Generated, Generator, PreferencePair
@@ -28,17 +26,17 @@ from rubrics.llm.budget import Budget
 from rubrics.llm.types import Call, CallFailed
 from rubrics.registry import UnknownMethod, find
 
-LOOK_SECONDS: Final = 0.5
 PAIRS: Final = 256  # given to a generator where nobody says how many
 MEASURED: Final = 200  # held-out pairs at most, where every one of them costs calls
 LEARNED: Final = (Split.TRAIN, Split.VALIDATION)
 HELD_OUT: Final = (Split.TEST,)
 # What a method need not do: every draft is measured on the test split here.
 ALREADY: Final[dict[str, dict[str, Any]]] = {"arr": {"held_out": 0}}
-STAGES: Final = (("read", "Read"), ("generate", "Generate"), ("measure", "Measure"),
-                 ("write", "Write"))  # fmt: skip
-
-T = TypeVar("T")
+MOST_ONLY: Final = 10_000  # pairs that a run can be told to learn from and no others
+READ: Final = ("read", "Read the pairs")
+WRITE: Final = ("write", "Write the draft")
+MEASURE: Final = ("measure", "Measure on held-out prompts")
+STAGES: Final = (READ, WRITE, MEASURE)  # those of the method come between
 
 
 def start(
@@ -51,12 +49,16 @@ def start(
     raters: str = "all",
     pairs: int | None = None,
     budget: Budget | None = None,
+    only: dict[str, Any] | None = None,
     by: User | None,
 ) -> Run:
     """A queued run that writes a draft of the rubric ``name``; the caller enqueues its job.
 
-    ``judge`` names the endpoint and model that a method asks. ``pairs`` is how many preferences
-    the method is given. Raises Invalid, Conflict.
+    ``judge`` names the endpoint and model that a method asks; it becomes the version's verifier.
+    ``pairs`` is how many preferences the method is given. ``only``: {"version": number of the
+    row, "rows": [[prompt, chosen, rejected], ...]}, the pairs to learn from and what left them
+    unexplained; those of the test split, or without that majority, are left out all the same.
+    Raises Invalid, Conflict.
     """
     read = _read_options(method, ALREADY.get(method, {}) | options)
     if judge is None and needs_model(method):
@@ -76,6 +78,7 @@ def start(
         "raters": raters,
         "pairs": pairs,
         "budget": asdict(budget),
+        "only": _checked_only(project, only),
         "queue": "llm" if judge else "default",
     }
     title = f"Induce “{name}” by {GENERATORS[method].label}"
@@ -99,6 +102,19 @@ def _read_options(method: str, options: dict[str, Any]) -> BaseModel:
         raise Invalid(explain(error)) from None
 
 
+def _checked_only(project: Project, only: dict[str, Any] | None) -> dict[str, Any] | None:
+    if only is None:
+        return None
+    rows = only["rows"]
+    if not 0 < len(rows) <= MOST_ONLY:
+        raise Invalid(f"Name 1 to {MOST_ONLY:,} pairs to learn from.")
+    if not all(len(row) == 3 and all(type(pk) is int for pk in row) for row in rows):
+        raise Invalid("A pair is the ids of its prompt, its chosen and its rejected response.")
+    if not RubricVersion.objects.filter(pk=only["version"], rubric__project=project).exists():
+        raise Invalid("There is no such version of a rubric in this project.")
+    return {"version": only["version"], "rows": [list(row) for row in rows]}
+
+
 def _check_judge(project: Project, judge: Judge) -> None:
     if judge.project_id != project.pk or judge.kind not in ASKING:
         raise Invalid("Choose a judge of this project that asks a model.")
@@ -116,37 +132,14 @@ def _require_free(project: Project, name: str) -> None:
 
 
 def perform(work: runs.Work) -> dict[str, Any]:
-    """Read, generate, measure, write. Safe to be killed at any point and run again."""
-    known = {stage["key"]: stage for stage in work.run.stages}
-    work.run.stages = [
-        known.get(key, {"key": key, "label": label, "state": "", "seconds": None})
-        for key, label in STAGES
-    ]
+    """Read, generate, write, measure. Safe to be killed at any point and run again."""
+    known = {stage["key"] for stage in work.run.stages}
+    work.run.stages += [_row(key, label) for key, label in STAGES if key not in known]
     return _Induction(work).done()
 
 
-class _Journal:
-    """What the loop's thread says of itself; the job's thread writes it down.
-
-    A rubrics.generators.types.Journal.
-    """
-
-    def __init__(self) -> None:
-        self.words = ""
-        self.how_far: tuple[int, int, str] | None = None
-        self.used: dict[str, Any] = {}
-        self.is_measuring = self.is_stopping = False
-        self.cancel: Callable[[], None] = lambda: None
-
-    def stage(self, key: str, label: str) -> None:
-        self.words, self.how_far = label, None
-
-    def progress(self, done: int, total: int, unit: str) -> None:
-        self.how_far = (done, total, unit)
-
-    def check(self) -> None:
-        if self.is_stopping:
-            raise asyncio.CancelledError
+def _row(key: str, label: str) -> dict[str, Any]:
+    return {"key": key, "label": label, "state": "", "seconds": None}
 
 
 class _Induction:
@@ -156,46 +149,64 @@ class _Induction:
         self._work, self._config = work, work.run.config
         self._project = work.run.project
         self._options = _read_options(self._config["method"], self._config["options"])
-        self._judge = self._find_judge()
-        self._journal = _Journal()
+        self._judge = asking.find_judge(self._project, self._config["judge"])
+        if self._judge is not None and not self._model():
+            model = asking.model_of(self._judge)
+            self._options = self._options.model_copy(update={"model": model})
+        budget = Budget(**self._config["budget"])
+        self._desk = asking.Desk(work, judge=self._judge, budget=budget)
 
-    def _find_judge(self) -> Judge | None:
-        if self._config["judge"] is None:
-            return None
-        rows = Judge.objects.select_related("endpoint", "project")
-        found = rows.filter(project=self._project, pk=self._config["judge"]).first()
-        if found is None:
-            raise NotFound("The judge whose model was to be asked is not there any more.")
-        judges.check_usable(found)
-        if not self._options_model():
-            self._options = self._options.model_copy(update={"model": found.options["models"][0]})
-        return found
-
-    def _options_model(self) -> str:
+    def _model(self) -> str:
         return str(getattr(self._options, "model", ""))
 
     def done(self) -> dict[str, Any]:
-        self._work.stage(*STAGES[0])
-        seed = str(getattr(self._options, "seed", 0))
-        asks = self._judge is not None
-        most = self._config["pairs"] or (PAIRS if asks else None)
-        sides, learned = self._pairs(LEARNED, most=most, seed=seed)
-        _, held = self._pairs(HELD_OUT, most=MEASURED if asks else None, seed=seed)
-        self._work.log(f"{len(learned):,} pairs to learn from, {len(held):,} held out")
+        version = RubricVersion.objects.filter(run=self._work.run).first()
+        if version is None:
+            version = self._write(*self._generate())
+        else:  # by an earlier attempt, and perhaps somebody has decided on it since
+            self._work.log(f"{version} is written: only the measuring goes on")
+        self._work.stage(*MEASURE)
+        return self._result(version, self._measure(version))
+
+    def _generate(self) -> tuple[Generated, dict[int, rubrics.Pair]]:
+        self._work.stage(*READ)
+        most = self._config["pairs"] or (PAIRS if self._judge is not None else None)
+        sides, learned = self._pairs(LEARNED, most=most)
+        self._work.log(f"{len(learned):,} pairs to learn from")
         if not learned:
             raise Invalid(
                 "No pair outside the test split has a majority.",
                 advice="Judge or import pairs first.",
             )
-        generated, measured = self._drive(lambda: self._induce(learned, held))
-        measured["baselines"]["human_ceiling"] = rubric_measure.ceiling(self._project)
-        return self._write(generated, measured, sides)
+        generator: Generator = find(GENERATORS, self._config["method"]).load()(self._options)
+
+        async def generate(call: Call | None, journal: asking.Journal) -> Generated:
+            return await generator.generate(learned, call=call, journal=journal)
+
+        try:
+            return self._desk.drive(generate, on_stage=self._enter), sides
+        except ValueError as error:
+            raise MethodFailed(
+                f"The method cannot learn from these pairs: {error}.",
+                advice="Judge or import more pairs, or choose another method.",
+            ) from error
+
+    def _enter(self, key: str, label: str) -> None:
+        """A stage of the generator's own, a row before that of the writing."""
+        key, rows = f"{self._config['method']}:{key}", self._work.run.stages
+        keys = [row["key"] for row in rows]
+        if key not in keys:
+            rows.insert(keys.index(WRITE[0]), _row(key, label))
+        self._work.stage(key, label)
 
     def _pairs(
-        self, splits: tuple[str, ...], *, most: int | None, seed: str
+        self, splits: tuple[str, ...], *, most: int | None
     ) -> tuple[dict[int, rubrics.Pair], list[PreferencePair]]:
         selection = Selection(self._config["raters"], splits=splits)
-        sides = queries.chosen(self._project, selection, most=most, seed=seed)
+        only = self._config.get("only")
+        seed = str(getattr(self._options, "seed", 0))
+        wanted = None if only is None else {tuple(row) for row in only["rows"]}
+        sides = queries.chosen(self._project, selection, most=most, seed=seed, only=wanted)
         self._work.check()
         pairs = []
         for pair in queries.with_texts(self._project, sides):
@@ -208,99 +219,9 @@ class _Induction:
         }
         return rows, pairs
 
-    async def _induce(
-        self, learned: list[PreferencePair], held: list[PreferencePair]
-    ) -> tuple[Generated, dict[str, Any]]:
-        generator: Generator = find(GENERATORS, self._config["method"]).load()(self._options)
-        if self._judge is None:
-            return await self._work_through(generator, learned, held, None)
-        assert self._judge.endpoint is not None
-        budget = Budget(**self._config["budget"])
-        async with llm.open_caller(
-            endpoint=self._judge.endpoint, run=self._work.run, budget=budget
-        ) as caller:
-
-            async def call(request: Any) -> Any:
-                self._journal.check()
-                try:
-                    return await caller(request)
-                finally:
-                    self._journal.used = caller.counters.as_json()
-
-            return await self._work_through(generator, learned, held, call)
-
-    async def _work_through(
-        self,
-        generator: Generator,
-        learned: list[PreferencePair],
-        held: list[PreferencePair],
-        call: Call | None,
-    ) -> tuple[Generated, dict[str, Any]]:
-        generated = await generator.generate(learned, call=call, journal=self._journal)
-        self._journal.stage("measure", "measuring on the test split")
-        self._journal.is_measuring = True
-        try:
-            measured = await rubric_measure.measure(
-                generated.criteria, held, call=call, model=self._options_model()
-            )
-        except CallFailed as failed:
-            if failed.kind != "budget":
-                raise
-            measured = rubric_measure.nothing("The budget was spent before it could be measured.")
-        return generated, measured
-
-    def _drive(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Run a coroutine in a thread of its own, and write down meanwhile how far it is.
-
-        The tables belong to this thread: what is asked is written by the ledger's own.
-        """
-        self._work.stage(*STAGES[1])
-        is_measuring = False
-        with ThreadPoolExecutor(1, thread_name_prefix="induction") as pool:
-            future: Future[T] = pool.submit(asyncio.run, self._cancelable(make))
-            while not wait([future], timeout=LOOK_SECONDS).done:
-                if self._work.should_stop():
-                    self._journal.is_stopping = True
-                    self._journal.cancel()
-                if self._journal.is_measuring and not is_measuring:
-                    is_measuring = True
-                    self._work.stage(*STAGES[2])
-                self._note()
-        if self._journal.is_measuring and not is_measuring:
-            self._work.stage(*STAGES[2])
-        self._note()
-        self._work.flush()
-        try:
-            return future.result()
-        except asyncio.CancelledError:
-            raise runs.Stopped from None
-        except ValueError as error:
-            raise MethodFailed(
-                f"The method cannot learn from these pairs: {error}.",
-                advice="Judge or import more pairs, or choose another method.",
-            ) from error
-        finally:
-            connection.close()
-
-    async def _cancelable(self, make: Callable[[], Awaitable[T]]) -> T:
-        task = asyncio.ensure_future(make())
-        loop = asyncio.get_running_loop()
-        self._journal.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-        return await task
-
-    def _note(self) -> None:
-        journal = self._journal
-        self._work.count(dict(journal.used))
-        if journal.words:
-            self._work.say(journal.words)
-        if journal.how_far is not None:
-            done, total, unit = journal.how_far
-            self._work.progress(done, total, unit=unit)
-
-    def _write(
-        self, generated: Generated, measured: dict[str, Any], sides: dict[int, rubrics.Pair]
-    ) -> dict[str, Any]:
-        self._work.stage(*STAGES[3])
+    def _write(self, generated: Generated, sides: dict[int, rubrics.Pair]) -> RubricVersion:
+        """The draft, durable before anything more is asked."""
+        self._work.stage(*WRITE)
         self._work.check()
         run = self._work.run
         with transaction.atomic():
@@ -318,13 +239,31 @@ class _Induction:
                 run=run,
                 by=run.created_by,
             )
-            version.figures |= {"held_out": measured}
-            version.save(update_fields=["figures"])
-        return self._result(version, generated, measured)
+            version.verifier = self._judge
+            version.figures |= {"stopped": generated.stopped}
+            version.save(update_fields=["figures", "verifier"])
+        for note in generated.notes:
+            self._work.log(note)
+        return version
 
-    def _result(
-        self, version: RubricVersion, generated: Generated, measured: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _measure(self, version: RubricVersion) -> dict[str, Any]:
+        asks = self._judge is not None
+        _, held = self._pairs(HELD_OUT, most=MEASURED if asks else None)
+        criteria = rubrics.in_force(version)
+
+        async def measure(call: Call | None, journal: asking.Journal) -> dict[str, Any]:
+            try:
+                return await rubric_measure.measure(criteria, held, call=call, model=self._model())
+            except CallFailed as failed:
+                if failed.kind != "budget":
+                    raise
+                return rubric_measure.nothing("The budget was spent before it could be measured.")
+
+        found = self._desk.drive(measure, on_stage=lambda key, label: None)
+        found["baselines"]["human_ceiling"] = rubric_measure.ceiling(self._project)
+        return found
+
+    def _result(self, version: RubricVersion, measured: dict[str, Any]) -> dict[str, Any]:
         used = self._work.run.counters
         return {
             "run": self._work.run.pk,
@@ -337,11 +276,11 @@ class _Induction:
                     "coverage": one.figures.get("coverage"),
                     "precision": one.figures.get("precision"),
                 }
-                for one in generated.criteria
+                for one in rubrics.in_force(version)
             ],
             "held_out": measured,
-            "dropped": generated.dropped,
-            "stopped": generated.stopped,
+            "dropped": version.figures.get("dropped", {}),
+            "stopped": version.figures.get("stopped", ""),
             "calls": used.get("calls", 0),
             "tokens": used.get("tokens_in", 0) + used.get("tokens_out", 0),
         }

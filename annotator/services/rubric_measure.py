@@ -8,13 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.models import Project
+from annotator.models import Criterion, Project
 from annotator.queries import training as queries
 from annotator.queries.snapshot import snapshot
 from annotator.services.training_data import ceiling as human
 from models.baselines import longer_wins
 from models.intervals import Accuracy, estimate_accuracy
-from rubrics.generators.types import CandidateCriterion, PreferencePair
+from rubrics.generators.types import PreferencePair
 from rubrics.llm.types import Call, CallFailed
 from rubrics.programs.evaluate import as_shares, evaluate
 from rubrics.verifying import Response, VerifyOptions, score_matrix
@@ -24,7 +24,7 @@ EVEN: Final = 1e-9  # a difference smaller than this is none
 
 
 async def measure(
-    criteria: Sequence[CandidateCriterion],
+    criteria: Sequence[Criterion],
     pairs: Sequence[PreferencePair],
     *,
     call: Call | None,
@@ -81,7 +81,7 @@ def _said(found: Accuracy | None) -> dict[str, Any]:
 
 
 async def _scores(
-    criteria: Sequence[CandidateCriterion],
+    criteria: Sequence[Criterion],
     sides: Sequence[tuple[Any, Any]],
     call: Call | None,
     model: str,

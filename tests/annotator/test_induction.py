@@ -10,8 +10,17 @@ from django.core.management import CommandError, call_command
 
 from annotator.errors import Conflict, Invalid
 from annotator.jobs.induction import induce
-from annotator.models import Criterion, Project, Prompt, RubricVersion, Run, RunState
-from annotator.services import induction, rubrics, runs
+from annotator.models import (
+    Criterion,
+    Preference,
+    Project,
+    Prompt,
+    RubricVersion,
+    Run,
+    RunState,
+    Task,
+)
+from annotator.services import induction, rubric_measure, rubrics, runs
 from rubrics.llm.budget import Budget
 from tests import factories
 
@@ -61,7 +70,11 @@ def test_programs_become_a_draft_that_was_measured_on_other_prompts() -> None:
     assert found["baselines"]["longer_wins"]["n"] == 12
     assert found["baselines"]["longer_wins"]["accuracy"] < 1.0
     assert run.result["criteria"][0]["text"] == version.criteria.first().text
-    assert [stage["state"] for stage in run.stages] == ["done"] * 4
+    assert [(stage["key"], stage["state"]) for stage in run.stages] == [
+        ("read", "done"), ("program:evaluate", "done"), ("program:refine", "done"),
+        ("write", "done"), ("measure", "done"),
+    ]  # fmt: skip
+    assert all(stage["seconds"] is not None for stage in run.stages)
 
 
 def test_run_done_again_replaces_its_draft_until_somebody_decides() -> None:
@@ -89,6 +102,73 @@ def test_decision_made_while_it_runs_is_not_overwritten() -> None:
     assert late.state == RunState.FAILED
     assert "somebody works on" in late.error
     assert RubricVersion.objects.get() == version
+
+
+def killed_before_measuring(run: Run, monkeypatch: pytest.MonkeyPatch) -> RubricVersion:
+    """The worker dies while the draft that is written is measured."""
+    with monkeypatch.context() as patch:
+        patch.setattr(rubric_measure, "measure", dies)
+        dies_of(run)
+    Run.objects.filter(pk=run.pk).update(state=RunState.QUEUED)
+    return RubricVersion.objects.get(run=run)
+
+
+def dies_of(run: Run) -> None:
+    pen = runs.begin(run_id=run.pk, worker="w")
+    with pytest.raises(SystemExit):
+        induction.perform(pen)
+
+
+def dies(*given, **named):
+    raise SystemExit
+
+
+def test_killed_run_keeps_its_draft_and_the_stages_it_has_shown(monkeypatch) -> None:
+    run = start(world(24, 6))
+    version = killed_before_measuring(run, monkeypatch)
+    ids = list(version.criteria.values_list("pk", flat=True))
+    rubrics.decide(criterion=version.criteria.first(), decision="rejected", by=None)
+    done(run)
+    assert run.state == RunState.DONE, run.error
+    assert list(RubricVersion.objects.get().criteria.values_list("pk", flat=True)) == ids
+    assert run.result["version"] == version.number
+    assert run.result["held_out"]["n"] == 6
+    assert len(run.result["criteria"]) == len(ids) - 1
+    keys = [stage["key"] for stage in run.stages]
+    assert keys == ["read", "program:evaluate", "program:refine", "write", "measure"]
+
+
+def test_run_killed_before_its_draft_shows_its_stages_once(monkeypatch) -> None:
+    run = start(world(24, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(rubrics, "propose", dies)
+        dies_of(run)
+    assert not RubricVersion.objects.exists()
+    Run.objects.filter(pk=run.pk).update(state=RunState.QUEUED)
+    done(run)
+    assert run.state == RunState.DONE, run.error
+    assert len(run.stages) == 5
+    assert {stage["state"] for stage in run.stages} == {"done"}
+
+
+def test_only_the_pairs_that_are_named_are_learned_from_and_none_of_the_test_split() -> None:
+    project = world(24, 6)
+    first = done(start(project))
+    version = RubricVersion.objects.get(run=first)
+    wanted = [
+        [task.prompt_id, *(task.response_ids if vote.outcome == 1 else task.response_ids[::-1])]
+        for task in Task.objects.order_by("pk")
+        for vote in Preference.objects.filter(task=task)
+    ]
+    learned, test = wanted[4:16], wanted[24:]
+    turned = [[prompt, rejected, chosen] for prompt, chosen, rejected in wanted[16:20]]
+    only = {"version": version.pk, "rows": learned + test + turned}
+    run = done(start(project, name="Next", only=only))
+    assert run.state == RunState.DONE, run.error
+    assert "12 pairs to learn from" in run.log
+    made = RubricVersion.objects.get(run=run)
+    evidence = {one.prompt_id for row in made.criteria.all() for one in row.evidence.all()}
+    assert evidence <= {prompt for prompt, _, _ in learned}
 
 
 def test_without_a_test_pair_it_says_that_nothing_was_measured() -> None:
@@ -119,8 +199,11 @@ def test_canceled_run_leaves_no_draft() -> None:
         ({"options": {"top": 0}}, "top"),
         ({"options": {"leave_out": ["no-such"]}}, "no group or program"),
         ({"pairs": 0}, "is given 1 to"),
+        ({"only": {"version": 0, "rows": []}}, "Name 1 to"),
+        ({"only": {"version": 0, "rows": [[1, 2, "3"]]}}, "is the ids"),
+        ({"only": {"version": 0, "rows": [[1, 2, 3]]}}, "no such version"),
     ],
-    ids=["option", "name", "pairs"],
+    ids=["option", "name", "pairs", "no-rows", "no-ids", "version"],
 )
 def test_start_is_refused_with_the_reason(values: dict, says: str) -> None:
     with pytest.raises(Invalid, match=says):
