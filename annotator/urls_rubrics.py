@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.urls import path
 from django.urls.resolvers import URLPattern
+
+from annotator.views import rubric_files, rubric_induce
+from annotator.views import rubrics as views
 
 RUBRIC: Final = "rubrics/<int:rubric_id>/"
 VERSION: Final = RUBRIC + "v<int:number>/"
 
-rubrics: list[URLPattern] = []
+CRITERION: Final = VERSION + "criteria/<int:criterion_id>/"
+
+rubrics: list[URLPattern] = [
+    path("rubrics/", views.rubrics_list, name="rubrics"),
+    path(RUBRIC, views.rubric, name="rubric"),
+    path(RUBRIC + "archive/", views.archive, name="rubric_archive"),
+    path(VERSION, views.version, name="rubric_version"),
+    path(VERSION + "change/", views.change, name="rubric_change"),
+    path(VERSION + "criteria/", views.add, name="rubric_add"),
+    path(CRITERION + "decide/", views.decide, name="rubric_decide"),
+    path(CRITERION + "edit/", views.edit, name="rubric_edit"),
+    path(CRITERION + "merge/", views.merge, name="rubric_merge"),
+    path(VERSION + "against/v<int:other>/", views.compare, name="rubric_compare"),
+    path(VERSION + "use/", views.use, name="rubric_use"),
+    path("rubrics/induce/", rubric_induce.induce, name="rubric_induce"),
+    path("rubrics/import/", rubric_files.import_file, name="rubric_import"),
+    path("rubrics/new/", rubric_files.new, name="rubric_new"),
+    path(VERSION + "rubric.json", rubric_files.file, name="rubric_file"),
+]

@@ -1,9 +1,109 @@
-"""Rubrics as pages show them."""
+"""Rubrics as pages show them: the list, a version with its criteria, the evidence of one."""
 
 from __future__ import annotations
 
-from annotator.models import Project, RubricMeasurement, RubricVersion
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.models import Count, Q
+
+from annotator.models import (
+    Criterion,
+    CriterionEvidence,
+    Judgment,
+    Preference,
+    Project,
+    Prompt,
+    Response,
+    Rubric,
+    RubricMeasurement,
+    RubricVersion,
+    Run,
+    Task,
+)
+from annotator.queries.pages import Page, page_by_id
+from annotator.queries.runs import ACTIVE
 from rubrics.sheet import Sheet
+
+PAGE: Final = 30
+VERSIONS: Final = 50
+QUOTES: Final = 3
+QUOTES_FOR: Final = 2  # of those, at most so many speak for it where some speak against
+OF_RUBRICS: Final = (Run.Kind.RUBRIC, Run.Kind.MEASURE)
+OPEN: Final = Criterion.Decision.PROPOSED
+EXCERPT: Final = 600
+READ: Final = 200  # rows of evidence that a page looks through for its few
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rubric in the list. ``held_out`` and ``ceiling`` are estimates of ``shown``."""
+
+    rubric: Rubric
+    in_use: RubricVersion | None
+    draft: RubricVersion | None
+    to_decide: int
+    criteria: int
+    held_out: dict[str, Any] | None
+    ceiling: dict[str, Any] | None
+
+    @property
+    def shown(self) -> RubricVersion | None:
+        """The version that its figures are of, and that its name leads to."""
+        return self.draft or self.in_use
+
+
+def listing(project: Project, *, after: int | None = None, archived: bool = False) -> Page[Row]:
+    """Rubrics, the newest first."""
+    rows = Rubric.objects.filter(project=project, archived_at__isnull=not archived)
+    page = page_by_id(rows.order_by("-pk"), after=after, size=PAGE, build=lambda one: one)
+    ids = [one.pk for one in page.rows]
+    newest = {
+        (one.rubric_id, one.state): one
+        for one in RubricVersion.objects.filter(rubric__in=ids)
+        .order_by("rubric_id", "state", "-number")
+        .distinct("rubric_id", "state")
+        .annotate(
+            to_decide=Count("criteria", filter=Q(criteria__decision=OPEN)),
+            kept=Count(
+                "criteria", filter=Q(criteria__decision__in=(OPEN, Criterion.Decision.ACCEPTED))
+            ),
+        )
+    }
+    figures = _figures([one.pk for one in newest.values()])
+    return Page([_row(one, newest, figures) for one in page.rows], page.next, page.is_first)
+
+
+def _row(
+    rubric: Rubric,
+    newest: dict[tuple[int, str], RubricVersion],
+    figures: dict[int, dict[str, Any]],
+) -> Row:
+    draft = newest.get((rubric.pk, RubricVersion.State.DRAFT))
+    in_use = newest.get((rubric.pk, RubricVersion.State.APPROVED))
+    shown = draft or in_use
+    found = figures.get(shown.pk, {}) if shown else {}
+    return Row(
+        rubric=rubric,
+        in_use=in_use,
+        draft=draft,
+        to_decide=draft.to_decide if draft else 0,
+        criteria=shown.kept if shown else 0,
+        held_out=found.get("rubric"),
+        ceiling=found.get("human_ceiling"),
+    )
+
+
+def _figures(versions: list[int]) -> dict[int, dict[str, Any]]:
+    """What the newest measurement of each version found on held-out pairs."""
+    rows = RubricMeasurement.objects.filter(version__in=versions)
+    newest = rows.order_by("version_id", "-id").distinct("version_id")
+    return dict(newest.values_list("version_id", "figures__held_out"))
+
+
+def find_rubric(project: Project, rubric_id: int) -> Rubric | None:
+    return Rubric.objects.filter(project=project, pk=rubric_id).first()
 
 
 def find(project: Project, rubric_id: int, number: int) -> RubricVersion | None:
@@ -14,6 +114,17 @@ def find(project: Project, rubric_id: int, number: int) -> RubricVersion | None:
     return rows.filter(rubric__project=project, rubric_id=rubric_id, number=number).first()
 
 
+def versions(rubric: Rubric) -> list[RubricVersion]:
+    """The newest versions of a rubric, newest first."""
+    rows = rubric.versions.select_related("approved_by", "created_by", "parent")
+    return list(rows.order_by("-number")[:VERSIONS])
+
+
+def criteria(version: RubricVersion) -> list[Criterion]:
+    """All of a version, in their order; those merged into another know which."""
+    return list(version.criteria.select_related("merged_into").order_by("position"))
+
+
 def measurement(version: RubricVersion) -> RubricMeasurement | None:
     """What was measured last, without the sheet it rests on."""
     return version.measurements.defer("sheet").order_by("-id").first()
@@ -22,3 +133,181 @@ def measurement(version: RubricVersion) -> RubricMeasurement | None:
 def sheet(measured: RubricMeasurement) -> Sheet:
     """The scores that a measurement rests on."""
     return Sheet.from_bytes(bytes(measured.sheet))
+
+
+def active_runs(version: RubricVersion) -> list[Run]:
+    """Runs that work on a version now: its measurement, or the next draft of its rubric."""
+    rows = Run.objects.filter(
+        project_id=version.rubric.project_id, kind__in=OF_RUBRICS, state__in=ACTIVE
+    )
+    mine = Q(config__version=version.pk) | Q(config__rubric=version.rubric.name)
+    return list(rows.filter(mine).order_by("pk")[:5])
+
+
+# Evidence -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Words of somebody who judged a pair, or of a model that read it."""
+
+    text: str
+    who: str
+    supports: bool
+    task_id: int | None
+    is_rationale: bool  # somebody's own words, not a passage of an answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair with the start of its texts; images are shown by their id."""
+
+    prompt_id: int
+    chosen_id: int
+    rejected_id: int
+    prompt: str
+    chosen: Response
+    rejected: Response
+    task_id: int | None
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a criterion and against it: counts of all, some words, one pair."""
+
+    supports: int
+    contradicts: int
+    quotes: list[Quote]
+    example: Example | None
+    counter: Example | None
+
+
+def evidence(project: Project, criterion: Criterion, measured: Sheet | None) -> Evidence:
+    """What a generator noted, and pairs of the measurement where it noted none."""
+    rows = CriterionEvidence.objects.filter(criterion=criterion)
+    counts = rows.aggregate(
+        supports=Count("pk", filter=Q(supports=True)), against=Count("pk", filter=Q(supports=False))
+    )
+    told = rows.select_related("rater", "rater__user").order_by("-supports", "pk")
+    with_words = list(told.exclude(quote="")[:READ])
+    quotes = _quotes(_picked(with_words)) if with_words else _rationales(list(told[:READ]))
+    return Evidence(
+        supports=counts["supports"],
+        contradicts=counts["against"],
+        quotes=quotes,
+        example=_example(project, criterion, told.filter(supports=True).first(), measured, 1),
+        counter=_example(project, criterion, told.filter(supports=False).first(), measured, -1),
+    )
+
+
+def _picked(rows: list[CriterionEvidence]) -> list[CriterionEvidence]:
+    """A few, of different people and both sides where there are both."""
+    pro = [one for one in rows if one.supports]
+    con = [one for one in rows if not one.supports]
+    kept = pro[: QUOTES_FOR if con else QUOTES]
+    return kept + con[: QUOTES - len(kept)]
+
+
+def _quotes(rows: list[CriterionEvidence]) -> list[Quote]:
+    judgments = Judgment.objects.in_bulk([one.judgment_id for one in rows if one.judgment_id])
+    found = []
+    for one in rows:
+        judgment = judgments.get(one.judgment_id or 0)
+        found.append(
+            Quote(
+                text=one.quote,
+                who=str(one.rater) if one.rater else "",
+                supports=one.supports,
+                task_id=judgment.task_id if judgment else None,
+                is_rationale=one.judgment_id is not None,
+            )
+        )
+    return found
+
+
+def _rationales(rows: list[CriterionEvidence]) -> list[Quote]:
+    """Why people voted as they did on the pairs of a criterion that nobody is quoted for."""
+    wanted = {(one.chosen_id, one.rejected_id): one.supports for one in rows}
+    votes = (
+        Preference.objects.filter(prompt_id__in={one.prompt_id for one in rows}, is_gold=False)
+        .exclude(judgment__rationale="")
+        .exclude(outcome=0)
+        .select_related("judgment", "rater", "rater__user")
+        .order_by("pk")[:READ]
+    )
+    found = []
+    for vote in votes:
+        won, lost = (vote.a_id, vote.b_id) if vote.outcome == 1 else (vote.b_id, vote.a_id)
+        towards = wanted.get((won, lost))
+        away = wanted.get((lost, won))
+        if towards is None and away is None:
+            continue
+        supports = towards if towards is not None else not away
+        words, task = vote.judgment.rationale, vote.judgment.task_id
+        found.append(Quote(words, str(vote.rater), supports, task, is_rationale=True))
+    pro = [one for one in found if one.supports]
+    con = [one for one in found if not one.supports]
+    kept = pro[: QUOTES_FOR if con else QUOTES]
+    return kept + con[: QUOTES - len(kept)]
+
+
+def _example(
+    project: Project,
+    criterion: Criterion,
+    noted: CriterionEvidence | None,
+    measured: Sheet | None,
+    sign: int,
+) -> Example | None:
+    """The pair that was noted, or the one on which it most clearly goes with the vote (1, -1)."""
+    if noted is not None:
+        mark = noted.quote
+        return pair(project, noted.prompt_id, noted.chosen_id, noted.rejected_id, mark=mark)
+    if measured is None or criterion.pk not in measured.criteria:
+        return None
+    column = measured.differences[:, measured.places([criterion.pk])[0]]
+    towards = sign * column * (criterion.polarity if criterion.weight is None else criterion.weight)
+    at = int(towards.argmax()) if len(towards) else -1
+    if at < 0 or towards[at] <= 0:
+        return None
+    ids = (int(one[at]) for one in (measured.prompts, measured.chosen, measured.rejected))
+    return pair(project, *ids)
+
+
+def pair(
+    project: Project, prompt_id: int, chosen_id: int, rejected_id: int, *, mark: str = ""
+) -> Example | None:
+    """A pair of the project with its texts; None where one of them is gone."""
+    prompt = Prompt.objects.filter(project=project, pk=prompt_id).first()
+    rows = Response.objects.select_related("image").filter(prompt_id=prompt_id)
+    sides = rows.in_bulk([chosen_id, rejected_id])
+    if prompt is None or len(sides) < 2:
+        return None
+    return Example(
+        prompt_id=prompt_id,
+        chosen_id=chosen_id,
+        rejected_id=rejected_id,
+        prompt=prompt.last_message[:EXCERPT],
+        chosen=sides[chosen_id],
+        rejected=sides[rejected_id],
+        task_id=tasks_of([(prompt_id, chosen_id, rejected_id)]).get((chosen_id, rejected_id)),
+        mark=mark,
+    )
+
+
+def tasks_of(pairs: list[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
+    """(chosen, rejected) -> a task that asks about both, the smallest; where there is one."""
+    by_prompt: dict[int, list[Task]] = defaultdict(list)
+    rows = Task.objects.filter(prompt_id__in={prompt for prompt, _, _ in pairs})
+    for task in rows.only("pk", "prompt_id", "response_ids"):
+        by_prompt[task.prompt_id].append(task)
+    found = {}
+    for prompt, chosen, rejected in pairs:
+        both = [
+            (len(task.response_ids), task.pk)
+            for task in by_prompt[prompt]
+            if {chosen, rejected} <= set(task.response_ids)
+        ]
+        if both:
+            found[chosen, rejected] = min(both)[1]
+    return found

@@ -6,6 +6,7 @@ work on it do not lose each other's decisions, and an approval never misses one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,6 +34,7 @@ from rubrics.programs import PROGRAMS
 MAX_NAME: Final = Rubric._meta.get_field("name").max_length
 MAX_TEXT: Final = Criterion._meta.get_field("text").max_length
 MAX_CRITERIA: Final = 200
+NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 IN_FORCE: Final = (Criterion.Decision.PROPOSED, Criterion.Decision.ACCEPTED)
 DECISIONS: Final = (
     Criterion.Decision.PROPOSED, Criterion.Decision.ACCEPTED, Criterion.Decision.REJECTED
@@ -113,6 +115,15 @@ def draft(*, rubric: Rubric, by: User | None, like: RubricVersion | None = None)
     return version
 
 
+def archive(*, rubric: Rubric, by: User | None, is_archived: bool = True) -> None:
+    """Take a rubric out of the list, or back into it. What was made of it stays."""
+    with transaction.atomic():
+        _lock(rubric)
+        at = timezone.now() if is_archived else None
+        Rubric.objects.filter(pk=rubric.pk).update(archived_at=at)
+        _note(rubric, by, "archive" if is_archived else "restore")
+
+
 def discard(*, version: RubricVersion, by: User | None) -> None:
     """Delete a draft. Raises Conflict for an approved version."""
     with transaction.atomic():
@@ -173,6 +184,31 @@ def decide(*, criterion: Criterion, decision: str, by: User | None) -> Criterion
             criterion=fresh.pk,
         )  # fmt: skip
     return fresh
+
+
+def accept_rest(*, version: RubricVersion, by: User | None) -> int:
+    """Accept every criterion of a draft that is not decided on; how many there were."""
+    with transaction.atomic():
+        held = _held(version)
+        rows = held.criteria.filter(decision=Criterion.Decision.PROPOSED)
+        found = rows.update(decision=Criterion.Decision.ACCEPTED)
+        if found:
+            _note(held.rubric, by, "accept_rest", version=held.number, criteria=found)
+    return found
+
+
+def weigh(*, version: RubricVersion, weights: Mapping[int, float] | None, by: User | None) -> None:
+    """Give the criteria of a draft these weights, by id, or take all weights away (None).
+
+    A criterion that is not named weighs nothing beside those that are. Its polarity is left.
+    """
+    with transaction.atomic():
+        held = _held(version)
+        rows = list(held.criteria.all())
+        for one in rows:
+            one.weight = None if weights is None else float(weights.get(one.pk, 0.0))
+        Criterion.objects.bulk_update(rows, ["weight"])
+        _note(held.rubric, by, "weigh", version=held.number, is_fitted=weights is not None)
 
 
 def merge(*, criteria: Sequence[Criterion], text: str, by: User | None) -> Criterion:
@@ -392,10 +428,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     if scope not in Criterion.Scope.values or verifier not in Criterion.Verifier.values:
         raise Invalid("There is no such scope or verifier.")
     program, group = str(values.get("program") or ""), str(values.get("group") or "")
-    if (verifier == Criterion.Verifier.PROGRAM) != bool(program) or (
-        program and program not in PROGRAMS
-    ):
-        raise Invalid("A criterion that a program checks names one that there is.")
+    _check_program(verifier, program)
     if (scope == Criterion.Scope.PROJECT) == bool(group) or len(group) > 100:
         raise Invalid("A narrower scope names its tag or prompt, and only a narrower one does.")
     theme = " ".join(str(values.get("theme") or "").replace("\0", "").split())[:200]
@@ -403,6 +436,15 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
         "text": text, "polarity": polarity, "weight": None if weight is None else float(weight),
         "scope": scope, "group": group, "verifier": verifier, "program": program, "theme": theme,
     }  # fmt: skip
+
+
+def _check_program(verifier: str, program: str) -> None:
+    if verifier == Criterion.Verifier.PROGRAM and program not in PROGRAMS:
+        raise Invalid("A criterion that a program checks names one that there is.")
+    if verifier == Criterion.Verifier.REWARD_MODEL and not NUMBER.fullmatch(program):
+        raise Invalid("A criterion that a reward model scores names the model's number.")
+    if verifier in (Criterion.Verifier.LLM, Criterion.Verifier.PERSON) and program:
+        raise Invalid("Only what a program or a reward model checks names one.")
 
 
 def _note(rubric: Rubric, by: User | None, verb: str, **data: Any) -> None:

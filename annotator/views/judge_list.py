@@ -40,13 +40,16 @@ class Table:
 def table(rows: Sequence[Row]) -> Table:
     low, high = DOMAIN
     drawn = [
-        Drawn(row, _cell(row.agreement, row.ceiling), _cell(row.same), _points(row.ece))
+        Drawn(row, cell(row.agreement, row.ceiling), cell(row.same), _points(row.ece))
         for row in rows
     ]
     return Table((f"{100 * low:.0f}", f"{100 * high:.0f}"), drawn)
 
 
-def _cell(one: dict[str, Any] | None, beside: dict[str, Any] | None = None) -> Cell:
+def cell(
+    one: dict[str, Any] | None, beside: dict[str, Any] | None = None, *, style: int = 2
+) -> Cell:
+    """A share in percent with its interval, drawn on the list's axis."""
     if not one or one["value"] is None:
         return Cell(formats.MISSING, "", None)
     mini = mini_interval(
@@ -56,7 +59,7 @@ def _cell(one: dict[str, Any] | None, beside: dict[str, Any] | None = None) -> C
         domain=DOMAIN,
         reference=beside["value"] if beside else None,
         width=MINI_WIDTH,
-        style=2,
+        style=style,
     )
     text = formats.percent(one["value"], unit="")
     return Cell(text, formats.interval(one["low"], one["high"]), mini)

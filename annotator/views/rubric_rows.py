@@ -1,0 +1,352 @@
+"""A version of a rubric drawn: its criteria in rows, its accuracy beside others, its path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from annotator import formats
+from annotator.charts import (
+    Dot,
+    DotChart,
+    LineChart,
+    MiniInterval,
+    Reference,
+    Series,
+    dots_with_intervals,
+    line_chart,
+    mini_interval,
+)
+from annotator.charts_scale import nice_range, px, tick_label
+from annotator.models import Criterion, RubricVersion
+from rubrics.programs import PROGRAMS
+from rubrics.sheet import Sheet, accuracy
+
+MINI: Final = 104
+ASIDE: Final = 340
+NAMED: Final = 6  # curves of the path that have a name
+LIKE: Final = 0.8  # a correlation from which two criteria ask for much the same
+WAYS: Final = {
+    Criterion.Verifier.LLM: "asked of a model",
+    Criterion.Verifier.PROGRAM: "checked by a program",
+    Criterion.Verifier.PERSON: "checked by people",
+    Criterion.Verifier.REWARD_MODEL: "scored by a reward model",
+}
+STATES: Final = {
+    Criterion.Decision.PROPOSED: ("", "to decide"),
+    Criterion.Decision.ACCEPTED: ("done", "accepted"),
+    Criterion.Decision.REJECTED: ("failed", "rejected"),
+    Criterion.Decision.MERGED: ("", "merged"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One criterion as its row has it. ``weight`` is fitted; ``in_use`` where it also counts."""
+
+    criterion: Criterion
+    label: str
+    how: str
+    support: str
+    coverage: str
+    precision: str
+    weight: str
+    interval: str
+    mini: MiniInterval | None
+    state: str
+    said: str
+    like: str
+    merged: str
+    figures: dict[str, Any]
+    is_open: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The scale over the drawn weights: (pixel, words) of its ticks."""
+
+    width: int
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    rows: list[Row]
+    axis: Axis | None
+    merged: list[Row]
+    decided: int
+    total: int
+
+    @property
+    def left(self) -> int:
+        return self.total - self.decided
+
+
+def label(criterion: Criterion) -> str:
+    """How pages call a criterion for short: C1 is the first of its version."""
+    return f"C{criterion.position + 1}"
+
+
+def lines(
+    criteria: Sequence[Criterion], figures: Mapping[str, Any], *, opened: int | None
+) -> Lines:
+    """Rows in the order of what they weigh, else as they were proposed; merged ones apart."""
+    by_id = {one.pk: one for one in criteria}
+    measured = figures.get("criteria", {})
+    domain = _domain(criteria, measured)
+    rows = [
+        _row(one, measured.get(str(one.pk), {}), by_id, domain, is_open=one.pk == opened)
+        for one in criteria
+    ]
+    rows.sort(key=lambda row: (-_size(row), row.criterion.position))
+    kept = [row for row in rows if row.criterion.decision != Criterion.Decision.MERGED]
+    decided = sum(row.criterion.decision != Criterion.Decision.PROPOSED for row in kept)
+    return Lines(
+        rows=kept,
+        axis=_axis(domain) if domain else None,
+        merged=[row for row in rows if row not in kept],
+        decided=decided,
+        total=len(kept),
+    )
+
+
+def _weights(criterion: Criterion, told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The weight with its interval: as measured, else as the generator fitted it."""
+    if told.get("fitted"):
+        return dict(told["fitted"])
+    own = criterion.figures
+    if criterion.weight is None:
+        return None
+    return {
+        "weight": criterion.weight,
+        "low": own.get("weight_low"),
+        "high": own.get("weight_high"),
+    }
+
+
+def _size(row: Row) -> float:
+    found = _weights(row.criterion, row.figures)
+    return abs(found["weight"]) if found else 0.0
+
+
+def _domain(
+    criteria: Sequence[Criterion], measured: Mapping[str, Any]
+) -> tuple[float, float] | None:
+    values = [0.0]
+    for one in criteria:
+        found = _weights(one, measured.get(str(one.pk), {}))
+        if found:
+            values += [value for value in found.values() if isinstance(value, float | int)][:3]
+    if len(values) == 1:
+        return None
+    low, high = float(min(values)), float(max(values))
+    pad = (high - low) * 0.05 or 1.0
+    return low - pad, high + pad
+
+
+def _axis(domain: tuple[float, float]) -> Axis:
+    low, high = domain
+    _, _, step = nice_range([low, high], 3)
+    marks = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    scale = (MINI - 2) / (high - low)
+    ticks = tuple((px(1 + (float(at) - low) * scale), tick_label(float(at), step)) for at in marks)
+    return Axis(MINI, ticks)
+
+
+def _row(
+    criterion: Criterion,
+    told: Mapping[str, Any],
+    by_id: Mapping[int, Criterion],
+    domain: tuple[float, float] | None,
+    *,
+    is_open: bool,
+) -> Row:
+    own, weighed = criterion.figures, _weights(criterion, told)
+    state, said = STATES[Criterion.Decision(criterion.decision)]
+    redundant = told.get("redundancy") or {}
+    other = by_id.get(redundant.get("criterion", 0))
+    is_like = other is not None and abs(redundant["r"]) >= LIKE
+    precision, coverage = told.get("precision"), told.get("coverage")
+    interval = ""
+    if weighed and formats.number(weighed["low"]) is not None:
+        interval = f"{signed(weighed['low'])} to {signed(weighed['high'])}"
+    return Row(
+        criterion=criterion,
+        label=label(criterion),
+        how=_how(criterion),
+        support=formats.thousands(told.get("support", own.get("support"))),
+        coverage=formats.percent(coverage["value"] if coverage else own.get("coverage"), digits=0),
+        precision=formats.percent(
+            precision["value"] if precision else own.get("precision"), digits=0
+        ),
+        weight=signed(weighed["weight"]) if weighed else formats.MISSING,
+        interval=interval,
+        mini=_mini(weighed, domain) if weighed and domain else None,
+        state="warn" if is_like and not state else state,
+        said=f"like {label(other)}" if is_like and other and not state else said,
+        like=label(other) if is_like and other else "",
+        merged=label(criterion.merged_into) if criterion.merged_into else "",
+        figures=dict(told),
+        is_open=is_open,
+    )
+
+
+def _how(criterion: Criterion) -> str:
+    words = WAYS[Criterion.Verifier(criterion.verifier)]
+    if criterion.verifier == Criterion.Verifier.PROGRAM and criterion.program in PROGRAMS:
+        return f"{words}: {PROGRAMS[criterion.program].label}"
+    return words
+
+
+def _mini(weighed: Mapping[str, Any], domain: tuple[float, float]) -> MiniInterval:
+    return mini_interval(
+        weighed["weight"],
+        weighed["low"],
+        weighed["high"],
+        domain=domain,
+        reference=0.0,
+        width=MINI,
+        style=1 if weighed["weight"] >= 0 else 2,
+    )
+
+
+def signed(value: object) -> str:
+    """A weight with its sign: +1.62."""
+    found = formats.number(value)
+    text = formats.fixed(value, 2)
+    return f"+{text}" if found is not None and found >= 0 else text
+
+
+# Beside the criteria --------------------------------------------------------------------------
+
+
+def weights_of(criteria: Sequence[Criterion], sheet: Sheet, *, only: set[str]) -> np.ndarray:
+    """A weight for every column of a sheet: 0 for criteria of other decisions, or gone."""
+    by_id = {one.pk: one for one in criteria if one.decision in only}
+    found = [by_id.get(int(pk)) for pk in sheet.criteria]
+    return np.array(
+        [
+            0.0 if one is None else one.polarity if one.weight is None else one.weight
+            for one in found
+        ]
+    )
+
+
+def _est(found: Any) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "value": found.accuracy,
+        "low": found.interval[0],
+        "high": found.interval[1],
+        "n": found.n,
+    }
+
+
+def held_out(
+    version: RubricVersion,
+    criteria: Sequence[Criterion],
+    figures: Mapping[str, Any],
+    sheet: Sheet | None,
+) -> DotChart | None:
+    """Accuracy on held-out pairs of what is in force now, of what is accepted, and of others."""
+    told = figures.get("held_out") or {}
+    if not told or sheet is None or not sheet.is_held.any():
+        return None
+    held, name = sheet.held(), f"v{version.number}"
+    accepted = {str(Criterion.Decision.ACCEPTED)}
+    in_force = accepted | {str(Criterion.Decision.PROPOSED)}
+    count = sum(one.decision in in_force for one in criteria)
+    now = accuracy(held, held.margins(weights_of(criteria, held, only=in_force)))
+    dots = [_dot(f"{name}, all {count}", _est(now), strong=True)]
+    kept = sum(one.decision in accepted for one in criteria)
+    if version.is_draft and 0 < kept < count:
+        so_far = accuracy(held, held.margins(weights_of(criteria, held, only=accepted)))
+        dots.append(_dot(f"{name}, accepted so far", _est(so_far), strong=True))
+    parent = told.get("parent") or {}
+    model = told.get("reward-model") or {}
+    for words, one, style in (
+        (f"{name}, equal weights", told.get("equal"), 1),
+        (f"v{parent.get('number', '')}, in use", parent, 1),
+        ("judge reading it", told.get("judge.rubric"), 2),
+        ("the judge without it", told.get("judge"), 2),
+        (f"reward model rm-{model.get('number', '')}", model, 4),
+        ("longer answer wins", told.get("length"), 0),
+    ):
+        if one and one.get("value") is not None:
+            dots.append(_dot(words, one, style=style))
+    ceiling = told.get("human_ceiling") or {}
+    people = ceiling.get("value")
+    n = figures.get("n_held", 0)
+    return dots_with_intervals(
+        dots,
+        label=_sentence(dots, people),
+        heading="Held-out accuracy",
+        caption=f"{n:,} pair{'s' * (n != 1)} of the test split, never used to induce. "
+        "An even pair counts as wrong.",
+        reference=Reference(people, f"people {formats.percent(people, unit='')}")
+        if people is not None
+        else None,
+        width=ASIDE,
+        unit="%",
+    )
+
+
+def _dot(name: str, one: Mapping[str, Any] | None, *, style: int = 1, strong: bool = False) -> Dot:
+    one = one or {}
+    return Dot(name, one.get("value"), one.get("low"), one.get("high"), style=style, strong=strong)
+
+
+def _sentence(dots: Sequence[Dot], people: float | None) -> str:
+    said = [f"{dot.name} {formats.percent(dot.value)}" for dot in dots if dot.value is not None]
+    ceiling = f"; people agree with people {formats.percent(people)}" if people is not None else ""
+    return f"Accuracy on held-out pairs: {', '.join(said)}{ceiling}."
+
+
+def position(
+    figures: Mapping[str, Any],
+) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """How far the judge favors the first answer, without the rubric and with it."""
+    told = figures.get("position") or {}
+    before, after = told.get("judge") or {}, told.get("judge.rubric") or {}
+    return before.get("gap"), after.get("gap")
+
+
+def path(criteria: Sequence[Criterion], figures: Mapping[str, Any]) -> LineChart | None:
+    """Weights over the penalty: what enters first matters most."""
+    told = figures.get("path")
+    if not told or len(told["points"]) < 2:
+        return None
+    by_id = {one.pk: one for one in criteria}
+    weights = np.array([point["weights"] for point in told["points"]], dtype=float)  # (p, k)
+    x = np.log10([point["c"] for point in told["points"]])
+    at = told["at"]
+    order = np.argsort(-np.abs(weights[-1]), kind="stable")
+    named = {int(one) for one in order[:NAMED] if weights[-1][one] != 0}
+    series = []
+    for place, pk in enumerate(told["criteria"]):
+        one = by_id.get(pk)
+        if one is None or not weights[:, place].any():
+            continue
+        is_in = weights[at][place] != 0
+        style = 0 if not is_in else 1 if weights[at][place] > 0 else 2
+        end = label(one) if place in named else " "
+        series.append(
+            Series(x.tolist(), weights[:, place].tolist(), name=label(one), style=style, end=end)
+        )
+    chosen = int((weights[at] != 0).sum())
+    return line_chart(
+        series,
+        label=f"Weights as the penalty weakens; {chosen} criteria have a weight at the one chosen.",
+        heading="Regularization path",
+        caption="What enters first matters most.",
+        title="Weight",
+        x_label="weaker penalty →",
+        width=ASIDE,
+        height=260,
+        x_references=[Reference(float(x[at]), f"{chosen} kept")],
+        x_names=[(float(x[0]), " ")],
+    )
