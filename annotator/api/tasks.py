@@ -12,7 +12,8 @@ from ninja import Field, Router, Schema, Status
 from annotator.forms.judgments import read_answers
 from annotator.kinds.base import MAX_ANSWERS
 from annotator.kinds.verdict import MAX_RATIONALE
-from annotator.models import Assignment, Project, Prompt, Rater, Response, Role, Task
+from annotator.models import Assignment, Project, Rater, Response, Role, Task
+from annotator.queries import rubric_lists
 from annotator.queries.access import access_or_404
 from annotator.services import judgments, queue, raters
 
@@ -39,7 +40,7 @@ class TaskOut(Schema):
 
     ``images`` are the addresses of theirs, in the same order, null for a response without one;
     ``source`` and ``mask`` are what images were edited from. The token opens them. ``asked`` is
-    what a verdict of this project is made of: scale, attributes, criteria.
+    what a verdict on this task is made of: scale, attributes, criteria.
     """
 
     assignment: int
@@ -116,8 +117,8 @@ def claim(request: HttpRequest, slug: str) -> dict[str, Any]:
 
 def _task(assignment_id: int, project: Project) -> dict[str, Any]:
     held = Assignment.objects.get(pk=assignment_id)
-    task = Task.objects.get(pk=held.task_id)
-    prompt = Prompt.objects.get(pk=task.prompt_id)
+    task = Task.objects.select_related("prompt").get(pk=held.task_id)
+    prompt = task.prompt
     found = Response.objects.in_bulk(task.response_ids)
     shown = [found[task.response_ids[place]] for place in held.shown_order]
 
@@ -133,7 +134,7 @@ def _task(assignment_id: int, project: Project) -> dict[str, Any]:
         "images": [address(response.image_id) for response in shown],
         "source": address(prompt.source_image_id),
         "mask": address(prompt.mask_image_id),
-        "asked": project.options.model_dump(include=ASKED),
+        "asked": rubric_lists.options_for(task, project.options).model_dump(include=ASKED),
         "draft": held.draft,
     }
 

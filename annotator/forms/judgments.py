@@ -12,7 +12,7 @@ from annotator.kinds.verdict import MAX_RATIONALE
 # Every field a kind's template may have. What a form sends besides is not kept.
 FIELDS: Final = re.compile(
     r"verdict|both_bad|none_ranked|as_shown|why|active_ms|best|worst|reason-\d{1,2}"
-    r"|place-[A-Z]|rate-\d{1,2}-[A-Z]|check-\d{1,2}-[A-Z]"
+    r"|place-[A-Z]|rate-\d{1,2}-[A-Z]|check-\d{1,3}-[A-Z]"
 )
 MAX_VALUE: Final = 20  # characters of any answer but the reason
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from annotator.kinds.asked import RubricSettings
 from annotator.kinds.base import LABELS, Answers, Unfit, as_shown, canonical, common, show_common
 from annotator.kinds.grid import first_few, line, moves, state
 from annotator.kinds.verdict import MAX_STRENGTH, Edge, Ratings, Verdict, dense
@@ -81,7 +82,7 @@ class Checklist:
                 line(text, stem=f"check-{at}-", draft=draft, choices=choices, slots=slots)
             )
         blocks: list[dict[str, Any]] = [
-            {"title": "Asked for, and there?", "lines": asked[False]},
+            *_blocks(asked[False], options),
             {"title": "What went wrong?", "lines": asked[True], "is_failure": True},
         ]
         return {
@@ -96,7 +97,13 @@ class Checklist:
         }
 
     def edges(self, verdict: Verdict, *, options: ProjectSettings) -> list[Edge]:
-        """Pairs where one passes more of what applies; strength is the number of lines apart."""
+        """Pairs where one passes more of what applies; strength is the number of lines apart.
+
+        A rubric's list says which criteria hold, never which answer people prefer: a rubric that
+        counted these as preferences would be measured on its own verdicts.
+        """
+        if isinstance(options, RubricSettings):
+            return []
         shares = passed(verdict.ratings or {}, options=options)
         count = max(len(verdict.ratings or {}), 1)
         result = []
@@ -130,6 +137,18 @@ def lines(options: ProjectSettings) -> Iterator[tuple[str, bool]]:
     """(text, is it a failure) of every line of the list, in page order."""
     yield from ((text, False) for text in options.criteria)
     yield from ((text, True) for text in options.failures)
+
+
+def _blocks(lines: list[dict[str, Any]], options: ProjectSettings) -> list[dict[str, Any]]:
+    """The criteria under the themes of their rubric, those without one last."""
+    if not isinstance(options, RubricSettings):
+        return [{"title": "Asked for, and there?", "lines": lines}]
+    by_theme: dict[str, list[dict[str, Any]]] = {}
+    for one in lines:
+        by_theme.setdefault(options.themes.get(one["text"], ""), []).append(one)
+    rest = by_theme.pop("", [])
+    titled = [{"title": theme, "lines": some} for theme, some in by_theme.items()]
+    return [*titled, {"title": "And besides?" if titled else "Does it hold?", "lines": rest}]
 
 
 def passed(ratings: Ratings, *, options: ProjectSettings) -> list[float | None]:

@@ -16,6 +16,7 @@ from django.utils.functional import cached_property
 from annotator import rendering
 from annotator.kinds.base import LABELS, kind
 from annotator.models import AssignmentState, Image, Project, ProjectSettings, Rater
+from annotator.queries import rubric_lists
 
 WANTED_SECONDS: Final = 60
 # Among the reasons only; anywhere else digits are the scale's. Those after the tenth have none.
@@ -69,9 +70,17 @@ class Desk:
     draft_at: datetime | None = None
     ask: dict[str, Any] = field(default_factory=dict)  # what the kind's template needs
     reasons: list[dict[str, Any]] = field(default_factory=list)
+    options: ProjectSettings | None = None  # what the task goes by: those of with_answers
 
-    def with_answers(self, answers: Mapping[str, str], options: ProjectSettings) -> Desk:
-        """The same task with other answers filled in."""
+    def with_answers(
+        self, answers: Mapping[str, str], options: ProjectSettings | None = None
+    ) -> Desk:
+        """The same task with other answers filled in.
+
+        ``options`` are the task's own, ``rubric_lists.options_of``; needed the first time only.
+        """
+        options = options or self.options
+        assert options is not None
         ask = kind(self.kind).present(answers, options=options, slots=len(self.answers))
         reasons = [
             {
@@ -82,7 +91,7 @@ class Desk:
             }
             for at, text in enumerate(options.reasons)
         ]
-        return replace(self, draft=dict(answers), ask=ask, reasons=reasons)
+        return replace(self, draft=dict(answers), ask=ask, reasons=reasons, options=options)
 
     @property
     def reason_keys(self) -> str:
@@ -129,14 +138,15 @@ class Progress:
         return int(100 * self.project_judged / self.project_wanted) if self.project_wanted else 0
 
 
-DESK_SQL: Final = """
+DESK_SQL: Final = f"""
     SELECT a.id, t.id, t.kind, a.expires_at, a.state, a.shown_order, a.draft, a.draft_at,
            a.sent_back_note, p.messages, p.thread, p.turn, p.project_id,
            p.source_image_id, p.mask_image_id, t.response_ids,
            (SELECT json_object_agg(r.id, json_build_array(
                 CASE WHEN r.messages IS NULL THEN to_json(r.text) ELSE r.messages::json END,
                 r.image_id))
-            FROM annotator_response r WHERE r.id = ANY(t.response_ids)) AS answers
+            FROM annotator_response r WHERE r.id = ANY(t.response_ids)) AS answers,
+           {rubric_lists.LIST_OF}
     FROM annotator_assignment a
     JOIN annotator_task t ON t.id = a.task_id
     JOIN annotator_prompt p ON p.id = t.prompt_id
@@ -153,7 +163,7 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
     if row is None:
         return None
     (pk, task_id, of_kind, expires_at, state, shown, draft, draft_at, note, messages, thread, turn,
-     project_id, source_id, mask_id, ids, answers) = row  # fmt: skip
+     project_id, source_id, mask_id, ids, answers, list_of) = row  # fmt: skip
     messages, draft, answers = _json(messages), _json(draft), _json(answers)
     turns = [Turn(*one) for one in rendering.render_messages(messages)]
     bodies = [answers[str(ids[place])] for place in shown]
@@ -178,7 +188,8 @@ def desk(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Desk 
         sent_back_note=note,
         draft_at=draft_at,
     )
-    return task.with_answers(draft or {}, options)
+    of = rubric_lists.parse(list_of)
+    return task.with_answers(draft or {}, rubric_lists.options_of(options, of))
 
 
 def pictures_of(ids: list[int | None]) -> dict[int | None, Picture]:

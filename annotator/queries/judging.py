@@ -18,8 +18,19 @@ from django.db.models import Count
 
 from annotator.errors import Invalid
 from annotator.kinds import KINDS
-from annotator.models import Image, Judge, JudgeAnswer, JudgeOutcome, Project, Run, Split
+from annotator.kinds.asked import ask_of
+from annotator.models import (
+    Image,
+    Judge,
+    JudgeAnswer,
+    JudgeOutcome,
+    Project,
+    ProjectSettings,
+    Run,
+    Split,
+)
 from annotator.pictures import MEDIA_TYPES
+from annotator.queries import rubric_lists
 from annotator.queries.pages import Page, page_by_id
 from annotator.queries.tasks import STATES, Filter
 from rubrics.judging.types import Candidate, Item
@@ -186,8 +197,9 @@ class Unshowable:
     detail: str
 
 
-TASKS: Final = """
-    SELECT t.id, t.kind, t.response_ids, p.messages::text, p.source_image_id, p.mask_image_id
+TASKS: Final = f"""
+    SELECT t.id, t.kind, t.response_ids, p.messages::text, p.source_image_id, p.mask_image_id,
+           {rubric_lists.LIST_OF}
     FROM annotator_task t JOIN annotator_prompt p ON p.id = t.prompt_id
     WHERE t.id = ANY(%s) ORDER BY t.id
 """
@@ -207,7 +219,7 @@ def items(project: Project, ids: list[int]) -> list[Item | Unshowable]:
         cursor.execute(RESPONSES, [sorted({one for task in tasks for one in task[2]})])
         replies = {row[0]: row[1:] for row in cursor.fetchall()}
     wanted = {image for *_, image in replies.values()}
-    wanted |= {image for task in tasks for image in task[4:]}
+    wanted |= {image for task in tasks for image in task[4:6]}
     show = pictures(wanted - {None})
     common = _asked(project)
     return [_item(task, replies, show, common) for task in tasks]
@@ -227,6 +239,12 @@ def _asked(project: Project) -> dict[str, Any]:
     }
 
 
+def _lists(of: rubric_lists.ListOf) -> dict[str, Any]:
+    """A checklist of a rubric's version in place of the project's."""
+    asked = ask_of(ProjectSettings(), (line.asked for line in rubric_lists.asked(of)))
+    return {"criteria": tuple(asked.criteria), "failures": tuple(asked.failures)}
+
+
 class Unsendable(Exception):
     """A picture that is away or too large."""
 
@@ -237,7 +255,9 @@ def _item(
     show: Callable[[int | None], Picture | None],
     common: dict[str, Any],
 ) -> Item | Unshowable:
-    pk, kind, response_ids, messages, source_id, mask_id = task
+    pk, kind, response_ids, messages, source_id, mask_id, list_of = task
+    if (of := rubric_lists.parse(list_of)) is not None:
+        common = common | _lists(of)
     try:
         return Item(
             id=pk,

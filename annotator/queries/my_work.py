@@ -15,6 +15,7 @@ from annotator import rendering
 from annotator.kinds.base import LABELS, kind
 from annotator.kinds.verdict import Verdict
 from annotator.models import ProjectSettings, Rater
+from annotator.queries import rubric_lists
 
 PAGE: Final = 30
 MAX_QUERY: Final = 200  # characters looked for
@@ -84,7 +85,7 @@ WORK_SQL: Final = """
            (SELECT c.text FROM annotator_comment c JOIN annotator_comment mine
                 ON mine.id = c.reply_to_id AND mine.author_id = %(user)s
             WHERE c.task_id = a.task_id ORDER BY c.id DESC LIMIT 1),
-           {at}, a.expires_at
+           {at}, a.expires_at, {list_of}
     FROM annotator_assignment a
     JOIN annotator_task t ON t.id = a.task_id
     JOIN annotator_prompt p ON p.id = t.prompt_id
@@ -119,7 +120,11 @@ def work(
     """
     at, pk = _key(after)
     closed = tab in ("submitted", "skipped")
-    sql = WORK_SQL.format(tab=TABS[tab], at="a.closed_at" if closed else "a.leased_at")
+    sql = WORK_SQL.format(
+        tab=TABS[tab],
+        at="a.closed_at" if closed else "a.leased_at",
+        list_of=rubric_lists.LIST_OF,
+    )
     values = {
         "rater": rater.pk,
         "user": rater.user_id,
@@ -172,13 +177,14 @@ def _own(
     pk: int, task_id: int, state: str, prompt: str | None, of_kind: str, ids: list[int],
     shown: list[int], texts: Any, ranks: list[int] | None, strength: int, ratings: Any,
     both_bad: bool, why: str | None, extra: bool, revisions: int, note: str, skip_reason: str,
-    draft: Any, reply: str | None, at: datetime, expires_at: datetime,
+    draft: Any, reply: str | None, at: datetime, expires_at: datetime, list_of: Any,
     *, options: ProjectSettings,
 ) -> Own:  # fmt: skip
     said = ""
     if ranks is not None:
         verdict = Verdict(ranks=ranks, strength=strength, ratings=_json(ratings))
-        said = kind(of_kind).say(verdict, options=options, shown_order=shown)
+        asked = rubric_lists.options_of(options, rubric_lists.parse(list_of))
+        said = kind(of_kind).say(verdict, options=asked, shown_order=shown)
     if why is None:
         why = (_json(draft) or {}).get("why", "")
     return Own(

@@ -25,6 +25,7 @@ from annotator.models import (
     Task,
     User,
 )
+from annotator.queries import rubric_lists
 from annotator.queries.annotation import Answer, Desk, Turn, answer_of, pictures_of, turns_of
 from annotator.queries.task_history import Remark, remarks, say
 from annotator.rendering import render_messages
@@ -225,6 +226,7 @@ class Case:
 
 def case(task: Task, *, options: ProjectSettings, viewer: User) -> Case:
     """The task as a reviewer sees it, the decision in force filled in."""
+    options = rubric_lists.options_for(task, options)
     chosen = review_options(options)
     order = canonical_order(task)
     current, more = _current(task)

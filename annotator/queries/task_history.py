@@ -18,13 +18,17 @@ from annotator.models import (
     Task,
     User,
 )
+from annotator.queries import rubric_lists
 
 HISTORY: Final = 200
 COMMENTS: Final = 200
 
 
 def say(judgment: Judgment, task: Task, options: ProjectSettings) -> str:
-    """A verdict in words, the responses labelled as reviewers see them."""
+    """A verdict in words, the responses labelled as reviewers see them.
+
+    ``options`` are those that the task goes by.
+    """
     return kind(task.kind).say(
         as_verdict(judgment), options=options, shown_order=canonical_order(task)
     )
@@ -94,6 +98,7 @@ class Revision:
 
 def history(task: Task, *, options: ProjectSettings) -> list[Revision]:
     """Every revision of every verdict on a task, newest first, up to HISTORY."""
+    options = rubric_lists.options_for(task, options)
     rows = Judgment.objects.filter(task=task).select_related("rater").order_by("-pk")[:HISTORY]
     return [
         Revision(

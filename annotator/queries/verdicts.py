@@ -14,6 +14,7 @@ from annotator import rendering
 from annotator.kinds.base import kind
 from annotator.kinds.verdict import Verdict
 from annotator.models import ProjectSettings, Rater
+from annotator.queries import rubric_lists
 from annotator.queries.my_work import first_words, like
 
 PAGE: Final = 20
@@ -45,13 +46,14 @@ class Given:
     at: datetime
 
 
-VERDICTS_SQL: Final = """
+VERDICTS_SQL: Final = f"""
     SELECT j.id, t.id, p.messages -> -1 ->> 'content', t.kind, t.response_ids,
            (SELECT json_object_agg(r.id, CASE WHEN r.text <> '' THEN left(r.text, 300)
                 ELSE 'image' END)
             FROM annotator_response r WHERE r.id = ANY(t.response_ids)),
            j.ranks, j.strength, j.ratings, j.both_bad, j.rationale, j.reasons,
-           j.active_ms / 1000.0, j.is_hit, t.is_settled, j.kind, j.submitted_at
+           j.active_ms / 1000.0, j.is_hit, t.is_settled, j.kind, j.submitted_at,
+           {rubric_lists.LIST_OF}
     FROM annotator_judgment j
     JOIN annotator_task t ON t.id = j.task_id
     JOIN annotator_prompt p ON p.id = t.prompt_id
@@ -99,8 +101,9 @@ def verdicts(
 
 def _given(row: Iterable[Any], options: ProjectSettings) -> Given:
     (pk, task_id, prompt, of_kind, ids, texts, ranks, strength, ratings, both_bad, why, reasons,
-     seconds, is_hit, is_settled, judged_as, at) = row  # fmt: skip
+     seconds, is_hit, is_settled, judged_as, at, list_of) = row  # fmt: skip
     order = list(range(len(ids)))
+    options = rubric_lists.options_of(options, rubric_lists.parse(list_of))
     verdict = Verdict(ranks=ranks, strength=strength, ratings=_json(ratings))
     return Given(
         judgment_id=pk,

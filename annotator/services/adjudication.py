@@ -37,6 +37,7 @@ from annotator.models import (
     Task,
     User,
 )
+from annotator.queries import rubric_lists
 from annotator.services import comments, judgments, queue, review
 
 SENT_BACK_DAYS: Final = 14
@@ -68,7 +69,8 @@ def decide(
     if any(place for name, place in answers.items() if name.startswith("place-")):
         # Reviewers see canonical order, unshuffled: places they gave are no order left as shown.
         answers = {**answers, "as_shown": "on"}
-    verdict = of_kind.read(answers, options=review_options(options), shown_order=order)
+    asked = review_options(rubric_lists.options_for(task, options))
+    verdict = of_kind.read(answers, options=asked, shown_order=order)
     verdict.check(responses=len(order))
     _withdraw(task)
     judgment = _record(task, rater, verdict, order)

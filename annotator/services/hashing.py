@@ -27,6 +27,12 @@ def of_response(text: str, generator: str = "", raw: str = "") -> bytes:
     return digest(text.encode(), generator.encode(), raw.encode())
 
 
-def of_task(kind: str, prompt: bytes, responses: Iterable[bytes]) -> bytes:
-    """The kind and the set of responses, in whatever order they came."""
-    return digest(kind.encode(), prompt, *sorted(responses))
+def of_task(
+    kind: str, prompt: bytes, responses: Iterable[bytes], *, rubric_version: int | None = None
+) -> bytes:
+    """The kind and the set of responses, in whatever order they came.
+
+    The same responses under another version of a rubric are another task.
+    """
+    asked = () if rubric_version is None else (b"rubric version %d" % rubric_version,)
+    return digest(kind.encode(), prompt, *sorted(responses), *asked)

@@ -24,6 +24,9 @@ from annotator.kinds.checklist import checked
 from annotator.kinds.rating import rated
 from annotator.kinds.verdict import MAX_RATIONALE, Verdict
 from annotator.models import Judge, JudgeOutcome, ProjectSettings
+from annotator.queries import rubric_lists
+from annotator.queries.rubric_lists import ListOf
+from annotator.services import criterion_verdicts
 from rubrics.judging.types import Decision, Opinion
 
 MAX_DETAIL: Final = JudgeOutcome._meta.get_field("detail").max_length
@@ -31,10 +34,10 @@ MAX_ERROR: Final = JudgeOutcome._meta.get_field("error").max_length
 BEST_WORST_STRENGTH: Final = 2  # as kinds.best_worst gives it
 
 # SHARE waits for a reviewer who is settling the task, and holds up nobody who only reads it.
-LOCK: Final = """
+LOCK: Final = f"""
     SELECT id, prompt_id, response_ids, kind, is_gold, is_settled,
-           CASE WHEN is_gold THEN gold::text END
-    FROM annotator_task WHERE id = ANY(%(tasks)s) AND project_id = %(project)s
+           CASE WHEN is_gold THEN gold::text END, {rubric_lists.LIST_OF}
+    FROM annotator_task t WHERE id = ANY(%(tasks)s) AND project_id = %(project)s
     ORDER BY id FOR SHARE
 """
 OUTCOMES: Final = """
@@ -110,6 +113,7 @@ class _Task(NamedTuple):
     is_gold: bool
     is_settled: bool
     gold: str | None
+    list_of: Any  # as rubric_lists.LIST_OF has it
 
 
 @dataclass
@@ -132,7 +136,7 @@ def write(
     """Record decisions by task, one transaction. Tasks that are gone are left out."""
     decisions = dict(said)
     with transaction.atomic(), connection.cursor() as cursor:
-        group = _Group(cursor, judge, run_id, options)
+        group = _Group(cursor, judge, run_id)
         tasks = group.lock(sorted(decisions))
         made = [_made(task, decisions[task.id], options) for task in tasks]
         won = group.outcomes(made)
@@ -154,10 +158,13 @@ class _Made:
     decision: Decision
     verdict: Verdict | None
     of_kind: Kind
+    of: ListOf | None  # the list that the task asks
+    options: ProjectSettings  # with that list
 
 
 def _made(task: _Task, decision: Decision, options: ProjectSettings) -> _Made:
-    of_kind = _kind(task.kind)
+    of_kind, of = _kind(task.kind), rubric_lists.parse(task.list_of)
+    options = rubric_lists.options_of(options, of)
     verdict = None
     if not decision.error:
         try:
@@ -166,7 +173,7 @@ def _made(task: _Task, decision: Decision, options: ProjectSettings) -> _Made:
         except Invalid as error:
             verdict = None
             decision = replace(decision, ranks=None, error="unfit", detail=error.message)
-    return _Made(task, decision, verdict, of_kind)
+    return _Made(task, decision, verdict, of_kind, of, options)
 
 
 def _verdict(task: _Task, decision: Decision, options: ProjectSettings) -> Verdict:
@@ -194,8 +201,8 @@ def clean(text: str) -> str:
 class _Group:
     """The statements of one transaction."""
 
-    def __init__(self, cursor: Any, judge: Judge, run_id: int, options: ProjectSettings) -> None:
-        self._cursor, self._options = cursor, options
+    def __init__(self, cursor: Any, judge: Judge, run_id: int) -> None:
+        self._cursor = cursor
         self._values = {
             "project": judge.project_id,
             "judge": judge.pk,
@@ -238,11 +245,22 @@ class _Group:
                 edge
                 for one in made
                 if one.task.id in fresh
-                for edge in _edges(one, fresh[one.task.id], self._options)
+                for edge in _edges(one, fresh[one.task.id])
             ),
         )
+        self._criteria([one for one in made if one.task.id in fresh])
         self._cursor.execute(RATER, self._values | {"judged": len(fresh)})
         return len(made)
+
+    def _criteria(self, made: list[_Made]) -> None:
+        """What was said of a rubric's criteria, as verdicts on them."""
+        said = [
+            criterion_verdicts.Said(one.of, one.task.response_ids, one.verdict.ratings or {})
+            for one in made
+            if one.of is not None and one.verdict is not None
+        ]
+        if said:
+            criterion_verdicts.write_all(self._cursor, said, rater_id=self._values["rater"])
 
 
 def _json(rows: list[dict[str, Any]]) -> str:
@@ -291,10 +309,10 @@ def _judgment(one: _Made) -> dict[str, Any]:
     }
 
 
-def _edges(one: _Made, judgment: int, options: ProjectSettings) -> Iterable[dict[str, Any]]:
+def _edges(one: _Made, judgment: int) -> Iterable[dict[str, Any]]:
     verdict, task = one.verdict, one.task
     assert verdict is not None
-    for edge in one.of_kind.edges(verdict, options=options):
+    for edge in one.of_kind.edges(verdict, options=one.options):
         yield {
             "judgment": judgment,
             "task": task.id,

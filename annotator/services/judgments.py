@@ -25,7 +25,8 @@ from annotator.models import (
     Rater,
     Task,
 )
-from annotator.services import acceptance, queue
+from annotator.queries import rubric_lists
+from annotator.services import acceptance, criterion_verdicts, queue
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,15 @@ class _Held:
     is_gold: bool
     gold: dict[str, Any] | None
     may_be_accepted: bool  # a judge of the project is or was trusted
+    list_of: Any  # as rubric_lists.LIST_OF has it
 
 
-LOCK_SQL: Final = """
+LOCK_SQL: Final = f"""
     SELECT a.id, a.state, a.shown_order, t.id, t.prompt_id, t.response_ids, t.kind, t.is_gold,
            CASE WHEN t.is_gold THEN t.gold END,
            EXISTS (SELECT FROM annotator_judge g JOIN annotator_acceptrule u ON u.judge_id = g.id
-                   WHERE g.project_id = a.project_id)
+                   WHERE g.project_id = a.project_id),
+           {rubric_lists.LIST_OF}
     FROM annotator_assignment a JOIN annotator_task t ON t.id = a.task_id
     WHERE a.id = %s AND a.rater_id = %s FOR NO KEY UPDATE OF a
 """
@@ -111,17 +114,16 @@ def answer(
 
     Raises annotator.kinds.base.Unfit where the answers are not a verdict yet.
     """
-    return submit(
-        assignment_id=assignment_id,
-        rater=rater,
-        options=options,
-        verdict=lambda of_kind, shown_order: of_kind.read(
-            answers, options=options, shown_order=shown_order
+    return _submit(
+        assignment_id,
+        rater,
+        options,
+        lambda of_kind, shown_order, asked: of_kind.read(
+            answers, options=asked, shown_order=shown_order
         ),
     )
 
 
-@transaction.atomic
 def submit(
     *,
     assignment_id: int,
@@ -134,6 +136,19 @@ def submit(
     ``verdict`` gives the verdict in canonical order for the task's kind and the order that was
     shown. Raises Invalid for one that does not fit the task, NotFound for another's assignment.
     """
+    return _submit(
+        assignment_id, rater, options, lambda of_kind, shown_order, _: verdict(of_kind, shown_order)
+    )
+
+
+@transaction.atomic
+def _submit(
+    assignment_id: int,
+    rater: Rater,
+    options: ProjectSettings,
+    verdict: Callable[[Kind, list[int], ProjectSettings], Verdict],
+) -> Submitted:
+    """``verdict`` is also given the settings that the task goes by."""
     with connection.cursor() as cursor:
         queue.lock_rater(rater.pk)
         cursor.execute(LOCK_SQL, [assignment_id, rater.pk])
@@ -142,16 +157,20 @@ def submit(
             raise NotFound("This task is not yours.")
         held = _Held(*row)
         of_kind = kind(held.kind)
-        said = verdict(of_kind, held.shown_order)
+        of = rubric_lists.parse(held.list_of)
+        asked = rubric_lists.options_of(options, of)
+        said = verdict(of_kind, held.shown_order, asked)
         said.check(responses=len(held.response_ids))
         if held.state == AssignmentState.SUBMITTED:
             return _repeated(task_id=held.task_id, rater=rater, verdict=said)
         is_counted = held.state == AssignmentState.LEASED or queue.take_place(task_id=held.task_id)
         values = _values(held, said, rater=rater, is_counted=is_counted)
-        values |= _edge_columns(held, of_kind.edges(said, options=options))
+        values |= _edge_columns(held, of_kind.edges(said, options=asked))
         values["is_hit"] = _is_hit(held, of_kind, said)
         cursor.execute(SUBMIT_SQL, values)
         judgment_id = cursor.fetchone()[0]
+        if of is not None:
+            criterion_verdicts.write(cursor, of, held.response_ids, said, rater_id=rater.pk)
         if held.may_be_accepted:
             acceptance.follow([held.task_id])
         return Submitted(judgment_id, is_counted)
@@ -223,7 +242,8 @@ def _lock_assignment(*, assignment_id: int, rater: Rater) -> Assignment:
 
 def write_preferences(*, judgment: Judgment, task: Task, options: ProjectSettings) -> None:
     """The edges of a judgment that did not come from the desk, in its own transaction."""
-    edges = kind(task.kind).edges(as_verdict(judgment), options=options)
+    asked = rubric_lists.options_for(task, options)
+    edges = kind(task.kind).edges(as_verdict(judgment), options=asked)
     Preference.objects.bulk_create(
         Preference(
             project_id=task.project_id,
@@ -313,7 +333,12 @@ def reopen(*, assignment_id: int, rater: Rater, options: ProjectSettings) -> Ass
 def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     """Take the verdict in force out of force; returns whether its place stays taken."""
     # The task before its verdicts and edges: services.adjudication changes those in this order.
-    task = Task.objects.select_for_update(no_key=True).only("kind").get(pk=assignment.task_id)
+    task = (
+        Task.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("prompt")
+        .get(pk=assignment.task_id)
+    )
+    of = rubric_lists.of_task(task)
     current = (
         _votes_in_force()
         .select_for_update()
@@ -321,8 +346,12 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     )
     Judgment.objects.filter(pk=current.pk).update(is_current=False)
     Preference.objects.filter(judgment_id=current.pk).delete()
+    if of is not None:
+        criterion_verdicts.remove(of, task.response_ids, rater_id=assignment.rater_id)
     assignment.draft = kind(task.kind).show(
-        as_verdict(current), options=options, shown_order=assignment.shown_order
+        as_verdict(current),
+        options=rubric_lists.options_of(options, of),
+        shown_order=assignment.shown_order,
     )
     counted = current.is_counted
     current.pk = None

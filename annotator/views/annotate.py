@@ -133,7 +133,7 @@ def _refuse(
     desk = _desk(access, rater, assignment_id)
     if desk is None:
         raise Http404("not this rater's assignment")
-    desk = desk.with_answers({**answers, **error.fill}, access.project.options)
+    desk = desk.with_answers({**answers, **error.fill})
     return _show(request, access, rater, desk, refused=error.messages, status=422)
 
 

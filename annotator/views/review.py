@@ -18,7 +18,7 @@ from annotator.charts import Dot, DotChart, Reference, dots_with_intervals, mini
 from annotator.errors import AppError, Invalid
 from annotator.forms.judgments import read_answers
 from annotator.kinds import KINDS
-from annotator.kinds.base import Unfit, review_options
+from annotator.kinds.base import Unfit
 from annotator.models import Rater, ReviewItem, Role, Task
 from annotator.queries import my_work, review, task_history, verdicts
 from annotator.services import adjudication, comments, raters
@@ -259,16 +259,14 @@ def _case(
     answers: dict[str, str] | None = None,
     sending: Any = (),
 ) -> dict[str, Any]:
-    options = access.project.options
-    case = review.case(of, options=options, viewer=request.user)
-    chosen = review_options(options)
-    desk = case.desk if answers is None else case.desk.with_answers(answers, chosen)
+    case = review.case(of, options=access.project.options, viewer=request.user)
+    desk = case.desk if answers is None else case.desk.with_answers(answers)
     is_pair = of.kind == "pairwise"
     return {
         "access": access,
         "case": case,
         "desk": desk,
-        "options": chosen,
+        "options": desk.options,
         "refused": refused,
         "sending": set(sending),
         "is_pair": is_pair,
