@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rubrics.criterion_figures import CriterionFigures, Folded, criterion_figures
 from rubrics.intervals import Accuracy, group_codes
-from rubrics.l1 import Floats, c_grid, checked_weights, oriented, spreads
+from rubrics.l1 import Floats, Rows, c_grid, checked_weights, oriented
 from rubrics.margins import Gain, gain, is_right
 from rubrics.regularization import (
+    Check,
     Codes,
     PathPoint,
     Settings,
@@ -29,9 +30,9 @@ from rubrics.regularization import (
     bootstrap,
     choose,
     correlation_around_zero,
-    cross_fit,
     folds_of,
     kept_weights,
+    nobody,
     regularization_path,
     strongest,
 )
@@ -130,13 +131,15 @@ def refine(
     first_wins: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     settings: Settings | None = None,
+    check: Check = nobody,
 ) -> Refinement:
     """Choose criteria and weigh them.
 
     differences (pairs, criteria), see the module; groups (pairs,) of which none stands in two
     folds, such as prompts; weights (pairs,) count in the fit and its loss, never in an accuracy.
-    Exchanging the sides of a pair (with its label) changes nothing. Raises ValueError for
-    infinite values, wrong shapes or fewer than two groups, rubrics.l1.NotConverged.
+    Exchanging the sides of a pair (with its label) changes nothing. ``check`` is called between
+    fits; what it raises ends it. Raises ValueError for infinite values, wrong shapes or fewer
+    than two groups, rubrics.l1.NotConverged.
     """
     settings = settings or Settings()
     rows = oriented(differences, first_wins)
@@ -148,12 +151,13 @@ def refine(
     cs = tuple(sorted(settings.cs)) or c_grid(
         rows, settings.n_cs, pairs, is_scaled=settings.is_scaled
     )
-    fold, by_fold = cross_fit(rows, pairs, codes, cs, settings)
-    path = regularization_path(rows, pairs, codes, cs[: by_fold.shape[1]], fold, by_fold, settings)
+    known = Rows(rows, is_scaled=settings.is_scaled, seed=settings.seed)
+    path, fold, by_fold = regularization_path(known, pairs, codes, cs, settings, check=check)
     at = choose(path, settings.rule)
-    spread = spreads(rows, pairs)
+    spread = known.spreads(pairs)
     kept = kept_weights(path[at].weights, spread, settings)
-    drawn = bootstrap(rows, pairs, codes, cs[at], settings)
+    drawn = bootstrap(known, pairs, codes, path[at], settings, check=check)
+    check()
     correlation = correlation_around_zero(rows)
     return Refinement(
         names=titles,
@@ -252,6 +256,7 @@ def cross_validated(
     baselines: Mapping[str, ArrayLike] | None = None,
     folds: int = 5,
     settings: Settings | None = None,
+    check: Check = nobody,
 ) -> HeldOut:
     """Accuracy of refining as such: each pair is judged by weights chosen without its group.
 
@@ -266,7 +271,8 @@ def cross_validated(
     margins = np.zeros(len(rows))
     for at in range(int(fold.max()) + 1):
         out = fold == at
-        fitted = refine(rows[~out], groups=codes[~out], weights=pairs[~out], settings=settings)
+        fitted = refine(rows[~out], groups=codes[~out], weights=pairs[~out],
+                        settings=settings, check=check)  # fmt: skip
         margins[out] = fitted.margins(rows[out])
     return _compared(margins, codes, baselines or {}, first_wins, settings.seed)
 

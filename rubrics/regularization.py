@@ -6,7 +6,7 @@ Weights over a grid of C on all pairs, the same without each fold, and on draws 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rubrics.intervals import Accuracy, Interval, estimate_accuracy
-from rubrics.l1 import FLAT, Floats, NotConverged, fit_weights, spreads
+from rubrics.l1 import FLAT, Floats, NotConverged, Rows
 from rubrics.margins import is_right, is_tie, log_losses, mean_with_error
 
 Codes = NDArray[np.int64]
+Check = Callable[[], object]  # asked between two fits; what it raises ends them
 LEVEL_Z: Final = 1.96
+
+
+def nobody() -> None:
+    """Nobody asks to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +105,55 @@ def kept_weights(weights: Floats, spread: Floats, settings: Settings) -> Floats:
     return kept
 
 
+def fit_path(
+    known: Rows, pairs: Floats, cs: Sequence[float], *, check: Check = nobody
+) -> tuple[Floats, ...]:
+    """Weights (criteria,) of all pairs for each C, in order, until the solver does not end.
+
+    Raises NotConverged where not even the first does.
+    """
+    spread = known.spreads(pairs)
+    fits: list[Floats] = []
+    near = np.zeros(known.rows.shape[1])
+    for c in cs:
+        check()
+        try:
+            near = known.fit(c=c, weights=pairs, spread=spread, near=near)
+        except NotConverged:
+            if not fits:
+                raise
+            break
+        fits.append(near)
+    return tuple(fits)
+
+
 def cross_fit(
-    rows: Floats, pairs: Floats, codes: Codes, cs: Sequence[float], settings: Settings
+    known: Rows,
+    pairs: Floats,
+    codes: Codes,
+    cs: Sequence[float],
+    settings: Settings,
+    *,
+    near: Sequence[Floats],
+    check: Check = nobody,
 ) -> tuple[Codes, Floats]:
-    """The fold of each pair (pairs,), and weights without it (folds, C, criteria)."""
+    """The fold of each pair (pairs,), and weights without it (folds, C, criteria).
+
+    near: the weights of all pairs for each C.
+    """
     fold = folds_of(codes, settings.folds, settings.seed)
     folds = int(fold.max()) + 1
-    found = np.zeros((folds, len(cs), rows.shape[1]))
+    found = np.zeros((folds, len(cs), known.rows.shape[1]))
     reached = len(cs)  # the path ends where a solver does
     for at in range(folds):
-        fitted = (fold != at) & (pairs > 0)
-        if not fitted.any():
+        counts = np.where(fold != at, pairs, 0.0)
+        if not counts.any():
             continue  # every weighted pair is in this fold: it is left with no weights
-        inside, counts = rows[fitted], pairs[fitted]
-        spread = spreads(inside, counts)
+        spread = known.spreads(counts)
         for place, c in enumerate(cs[:reached]):
+            check()
             try:
-                fit = fit_weights(
-                    inside,
-                    c=c,
-                    weights=counts,
-                    is_scaled=settings.is_scaled,
-                    total=len(rows),
-                    seed=settings.seed,
-                )
+                fit = known.fit(c=c, weights=counts, spread=spread, near=near[place])
             except NotConverged:
                 reached = place
                 break
@@ -145,30 +175,22 @@ def folds_of(codes: Codes, folds: int, seed: int) -> Codes:
 
 
 def regularization_path(
-    rows: Floats,
+    known: Rows,
     pairs: Floats,
     codes: Codes,
     cs: Sequence[float],
-    fold: Codes,
-    by_fold: Floats,
     settings: Settings,
-) -> tuple[PathPoint, ...]:
-    """One point per C, in order, until the solver does not end.
-
-    fold (pairs,) and by_fold (folds, C, criteria) as of ``cross_fit``. Raises NotConverged where
-    not even the first does.
-    """
-    points: list[PathPoint] = []
-    for place, c in enumerate(cs):
-        try:
-            fit = fit_weights(
-                rows, c=c, weights=pairs, is_scaled=settings.is_scaled, seed=settings.seed
-            )
-        except NotConverged:
-            if not points:
-                raise
-            break
-        margins = np.einsum("ij,ij->i", rows, by_fold[fold, place])
+    *,
+    check: Check = nobody,
+) -> tuple[tuple[PathPoint, ...], Codes, Floats]:
+    """One point per C, in order, until the solver does not end; and what ``cross_fit`` gives."""
+    fits = fit_path(known, pairs, cs, check=check)
+    fold, by_fold = cross_fit(
+        known, pairs, codes, cs[: len(fits)], settings, near=fits, check=check
+    )
+    points = []
+    for place, (c, fit) in enumerate(zip(cs, fits[: by_fold.shape[1]], strict=False)):
+        margins = np.einsum("ij,ij->i", known.rows, by_fold[fold, place])
         loss, error = mean_with_error(log_losses(margins), pairs, codes)
         points.append(
             PathPoint(
@@ -181,7 +203,7 @@ def regularization_path(
                 accuracy=accuracy_of(margins, codes, settings.seed),
             )
         )
-    return tuple(points)
+    return tuple(points), fold, by_fold
 
 
 def choose(path: Sequence[PathPoint], rule: str) -> int:
@@ -195,30 +217,31 @@ def choose(path: Sequence[PathPoint], rule: str) -> int:
     )
 
 
-def bootstrap(rows: Floats, pairs: Floats, codes: Codes, c: float, settings: Settings) -> Floats:
+def bootstrap(
+    known: Rows,
+    pairs: Floats,
+    codes: Codes,
+    point: PathPoint,
+    settings: Settings,
+    *,
+    check: Check = nobody,
+) -> Floats:
     """Kept weights (bootstraps, criteria) of draws of whole groups with replacement."""
     rng = np.random.default_rng(settings.seed)
     m = int(codes.max()) + 1
     found = []
     for _ in range(settings.bootstraps):
+        check()
         counts = pairs * np.bincount(rng.integers(m, size=m), minlength=m)[codes]
-        drawn = counts > 0
-        if not drawn.any():
+        if not counts.any():
             continue  # only groups without weight
-        inside, weights = rows[drawn], counts[drawn]
+        spread = known.spreads(counts)
         try:
-            fit = fit_weights(
-                inside,
-                c=c,
-                weights=weights,
-                is_scaled=settings.is_scaled,
-                total=len(rows),
-                seed=settings.seed,
-            )
+            fit = known.fit(c=point.c, weights=counts, spread=spread, near=point.weights)
         except NotConverged:
             continue  # Refinement.bootstraps says how many there are
-        found.append(kept_weights(fit, spreads(inside, weights), settings))
-    return np.array(found).reshape(-1, rows.shape[1])
+        found.append(kept_weights(fit, spread, settings))
+    return np.array(found).reshape(-1, known.rows.shape[1])
 
 
 def correlation_around_zero(rows: Floats) -> Floats:

@@ -8,6 +8,7 @@ to learn from, pairs that choose the best round, pairs that only measure it. For
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -227,7 +228,7 @@ class AutoRubricGenerator:
         if not np.nan_to_num(differences[:n]).any():
             return  # nothing tells any two answers apart: there is nothing to weigh
         work.journal.stage(f"fit {number}", "Weigh the criteria")
-        refinement = self._refined(differences[:n], work, rules)
+        refinement = await asyncio.to_thread(self._refined, differences[:n], work, rules)
         if refinement is None:
             work.notes.append(f"round {number}: the weights did not settle, so it is left out")
             return
@@ -252,6 +253,7 @@ class AutoRubricGenerator:
                     groups=[pair.group for pair in work.split.learn],
                     names=[rule.text for rule in rules],
                     settings=replace(settings, cs=path[:points]),
+                    check=work.journal.check,
                 )
             except NotConverged:
                 continue

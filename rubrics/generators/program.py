@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,7 +87,9 @@ class ProgramGenerator:
         if not used:
             return _nothing(scored, dropped)
         journal.progress(0, 1, "fits")
-        refined, tested, overall = await asyncio.to_thread(self._refine, scored, used, out)
+        refined, tested, overall = await asyncio.to_thread(
+            self._refine, scored, used, out, journal.check
+        )
         journal.progress(1, 1, "fits")
         dropped["no weight"] = len(used) - len(refined.chosen)
         return self._generated(scored, used, ~out, refined, (tested, overall), dropped)
@@ -118,7 +120,7 @@ class ProgramGenerator:
         return used
 
     def _refine(
-        self, scored: _Scored, used: list[int], out: NDArray[np.bool_]
+        self, scored: _Scored, used: list[int], out: NDArray[np.bool_], check: Callable[[], None]
     ) -> tuple[Refinement, HeldOut, HeldOut | None]:
         """Weights, their accuracy held out, and the method's over all prompts if asked for."""
         options, columns, longer = self._options, scored.differences[:, used], scored.longer
@@ -130,7 +132,13 @@ class ProgramGenerator:
             seed=options.seed,
         )
         names = [scored.keys[at] for at in used]
-        refined = refine(columns[~out], groups=scored.groups[~out], names=names, settings=settings)
+        refined = refine(
+            columns[~out],
+            groups=scored.groups[~out],
+            names=names,
+            settings=settings,
+            check=check,
+        )
         baselines = {
             "longer wins": longer[out],
             # On people who prefer brevity, "longer wins" would be beaten by anything.
@@ -151,6 +159,7 @@ class ProgramGenerator:
             baselines={"longer wins": longer, "shorter wins": -longer},
             folds=options.outer_folds,
             settings=settings,
+            check=check,
         )
         return refined, tested, overall
 

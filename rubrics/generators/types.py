@@ -99,7 +99,8 @@ class Generated:
 
 
 class Journal(Protocol):
-    """Where a generator says how far it is. ``check`` raises whatever ends the run."""
+    """Where a generator says how far it is. ``check`` raises whatever ends the run; it is asked
+    from other threads too, between the parts of what takes long."""
 
     def stage(self, key: str, label: str) -> None: ...
 

@@ -237,7 +237,7 @@ class Stopping(Silent):
 
 def test_the_journal_is_told_and_can_end_it() -> None:
     pairs = planted(450, 8)
-    patient = Stopping(99)
+    patient = Stopping(10_000)
     generate(pairs, patient, bootstraps=0)
     assert patient.stages == ["evaluate", "refine"]
     assert patient.told == [(200, 450), (400, 450), (450, 450), (0, 1), (1, 1)]
@@ -245,6 +245,10 @@ def test_the_journal_is_told_and_can_end_it() -> None:
     with pytest.raises(InterruptedError):
         generate(pairs, hasty)
     assert hasty.told == [(200, 450)]
+    midway = Stopping(40)  # between two fits: a run of 100,000 pairs must not go on for a minute
+    with pytest.raises(InterruptedError):
+        generate(pairs, midway)
+    assert midway.told[-1] == (0, 1)
 
 
 def test_groups_and_keys_of_programs_can_be_left_out() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from rubrics.l1 import Floats, NotConverged, c_grid, first_c, fit_weights, oriented, spreads
+from rubrics.l1 import Floats, NotConverged, Rows, c_grid, first_c, fit_weights, oriented, spreads
 from rubrics.margins import gain
 from rubrics.refinement import (
     Settings,
@@ -159,6 +160,40 @@ def test_the_first_weight_appears_at_the_start_of_the_path() -> None:
     assert not fit_weights(rows, c=0.999 * c).any()
     assert fit_weights(rows, c=1.05 * c).any()
     assert c_grid(rows, 5)[0] == pytest.approx(1.05 * c)
+
+
+def test_a_fit_near_a_known_one_is_the_fit_on_all_columns() -> None:
+    """Only likely columns go to the solver at first."""
+    differences, _, wins = planted(256, seed=4)
+    known = Rows(oriented(differences, wins))
+    counts = np.random.default_rng(1).integers(0, 3, size=256).astype(float)
+    near = known.fit(c=0.05, weights=np.ones(256))
+    misleading = np.where(np.arange(40) == 39, 5.0, 0.0)
+    for c in (0.01, 0.05, 0.2, 2.0):
+        whole = known.fit(c=c, weights=counts)
+        for start in (near, misleading, np.zeros(40)):
+            assert known.fit(c=c, weights=counts, near=start) == pytest.approx(whole, abs=2e-5)
+
+
+def test_asked_to_stop_it_ends_between_two_fits() -> None:
+    differences, _, wins = planted(64, seed=0)
+    groups = range(64)
+    how = replace(QUICK, bootstraps=9)
+    asked = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == stop:
+            raise InterruptedError
+
+    stop = 0
+    refine(differences, first_wins=wins, groups=groups, settings=how, check=check)
+    assert len(asked) == 4 + 3 * 4 + 9 + 1  # a path, folds of it, draws
+    for stop in (2, 9, 20):
+        asked.clear()
+        with pytest.raises(InterruptedError):
+            refine(differences, first_wins=wins, groups=groups, settings=how, check=check)
+        assert len(asked) == stop
 
 
 def test_spread_is_around_zero_and_does_not_overflow() -> None:
