@@ -11,12 +11,24 @@ from django.utils import timezone
 from pydantic import BaseModel, ValidationError
 
 from annotator.errors import Conflict, Invalid, NotFound
-from annotator.models import AuditEvent, Endpoint, Judge, Project, Rater, RewardModel, User
-from annotator.services import backbones, training
+from annotator.models import (
+    AuditEvent,
+    Endpoint,
+    Judge,
+    Project,
+    Rater,
+    RewardModel,
+    RubricVersion,
+    User,
+)
+from annotator.services import backbones, rubric_judges, training
 from models.local_judge_options import MODEL_FIELDS
 from models.training import explain
 from rubrics.judging import ASKING, JUDGES, ON_GPU, templates
+from rubrics.judging import rubric as rubric_judge
 from rubrics.judging.options import LlmOptions
+from rubrics.judging.rubric_options import RubricOptions
+from rubrics.llm.types import Reply, Request
 from rubrics.registry import UnknownMethod, find
 
 MAX_NAME: Final = Judge._meta.get_field("name").max_length
@@ -26,7 +38,7 @@ PRETRAINED: Final = "hf"  # the backbone whose rules about names and folders hol
 
 def queue_of(judge: Judge) -> str:
     """The Celery queue that works for a judge: where it waits for a network, or for a GPU."""
-    if judge.kind in ASKING:
+    if judge.kind in ASKING and judge.endpoint_id is not None:
         return "llm"
     return "gpu" if judge.kind in ON_GPU else "default"
 
@@ -40,17 +52,21 @@ def add(
     endpoint: Endpoint | None,
     by: User | None,
     by_operator: bool = False,
+    rubric_version: RubricVersion | None = None,
 ) -> Judge:
     """A judge with its rater: a new version, or the newest one of this name if nothing differs.
 
     ``options`` are of the kind's Options model; values may be text. ``by_operator`` may name any
-    folder of the server as a model. Raises Invalid.
+    folder of the server as a model. An approved ``rubric_version`` gives the criteria of a judge
+    that reads some, in place of ``options["criteria"]``. Raises Invalid.
     """
     name = " ".join(name.replace("\0", "").split())
     if not name or len(name) > MAX_NAME or "@" in name:
         raise Invalid(f"A judge needs a name of 1 to {MAX_NAME} characters, without an @.")
+    if rubric_version is not None:
+        options = _conditioned(project, kind, options, rubric_version)
     read = _read_options(kind, options)
-    made = _Draft(project, kind, read, endpoint)
+    made = _Draft(project, kind, read, endpoint, rubric_version)
     made.check(by_operator=by_operator)
     with transaction.atomic():
         # The project's row is the lock of its versions.
@@ -60,6 +76,19 @@ def add(
         if last is not None and last.digest == digest and last.archived_at is None:
             return last
         return _create(made, name=name, version=last.version + 1 if last else 1, by=by)
+
+
+def _conditioned(
+    project: Project, kind: str, options: dict[str, Any], version: RubricVersion
+) -> dict[str, Any]:
+    if version.rubric.project_id != project.pk:
+        raise Invalid("That rubric is of another project.")
+    if options.get("criteria"):
+        raise Invalid(
+            "Criteria come from the rubric or are written by hand, not both.",
+            advice="Leave them empty, or choose no rubric.",
+        )
+    return options | {"criteria": rubric_judges.take(kind, version).criteria}
 
 
 def _read_options(kind: str, options: dict[str, Any]) -> BaseModel:
@@ -77,16 +106,22 @@ class _Draft:
     """What a judge would be: everything that changes what it says."""
 
     def __init__(
-        self, project: Project, kind: str, options: BaseModel, endpoint: Endpoint | None
+        self,
+        project: Project,
+        kind: str,
+        options: BaseModel,
+        endpoint: Endpoint | None,
+        rubric_version: RubricVersion | None = None,
     ) -> None:
         self.project, self.kind, self.endpoint = project, kind, endpoint
+        self.rubric_version = rubric_version
         self.options = options.model_dump(mode="json")
         self.template = self.template_text = ""
         self.model = ""
 
     def check(self, *, by_operator: bool) -> None:
         """Raises Invalid for an endpoint, a model or a template that is not to be had."""
-        if self.kind in ASKING:
+        if self.kind in ASKING and self._asks():
             self._check_asking()
         elif self.endpoint is not None:
             raise Invalid("A judge of this kind asks no endpoint.")
@@ -94,6 +129,18 @@ class _Draft:
             self._check_reward_model()
         elif self.kind in MODEL_FIELDS:
             self._check_pretrained(by_operator=by_operator)
+
+    def _asks(self) -> bool:
+        """Whether a judge that could ask a model does; where not, what it was to ask is dropped."""
+        if self.kind != "rubric":
+            return True
+        options = RubricOptions.model_validate(self.options)
+        if not options.criteria:
+            raise Invalid("Choose a rubric, or write criteria.")
+        if rubric_judge.needs_model(options):
+            return True
+        self.endpoint, self.options["models"], self.model = None, [], "programs"
+        return False
 
     def _check_asking(self) -> None:
         endpoint = self.endpoint
@@ -114,6 +161,9 @@ class _Draft:
         self._take_template()
 
     def _take_template(self) -> None:
+        if self.kind == "rubric":
+            self.template, self.template_text = "verify", rubric_judge.question_text()
+            return
         try:
             template = templates.template_of(LlmOptions.model_validate(self.options))
         except templates.BadTemplate as error:
@@ -153,6 +203,8 @@ class _Draft:
         shown = {"kind": self.kind, "options": self.options, "template": self.template_hash}
         if self.endpoint is not None:
             shown["endpoint"] = self.endpoint.base_url
+        if self.rubric_version is not None:
+            shown["rubric"] = [self.rubric_version.pk, self.rubric_version.digest]
         if "use_guidelines" in self.options:
             shown["project"] = _told(self.project, self.options)
         return sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -184,13 +236,14 @@ def _create(made: _Draft, *, name: str, version: int, by: User | None) -> Judge:
         template_hash=made.template_hash,
         template_text=made.template_text,
         options=made.options,
+        rubric_version=made.rubric_version,
         digest=made.digest(),
         is_simulated=is_simulated,
         created_by=by,
     )
     AuditEvent.objects.create(
         project=made.project, actor=by, verb="judge.add", subject=f"judge {judge.pk}",
-        data={"name": str(judge), "kind": judge.kind},
+        data={"name": str(judge), "kind": judge.kind, "rubric": str(made.rubric_version or "")},
     )  # fmt: skip
     return judge
 
@@ -216,18 +269,27 @@ def check_usable(judge: Judge) -> None:
         raise Conflict(f"{judge} is archived.")
     if judge.endpoint is not None and judge.endpoint.archived_at is not None:
         raise Conflict(f"The endpoint {judge.endpoint} is archived.")
-    draft = _Draft(judge.project, judge.kind, _stored_options(judge), judge.endpoint)
-    draft.template_text = judge.template_text
+    draft = _Draft(
+        judge.project, judge.kind, _stored_options(judge), judge.endpoint, judge.rubric_version
+    )
+    # A judge that checks criteria asks by the file that measuring a rubric asks by as well.
+    is_shared = judge.kind == "rubric" and judge.template_text
+    draft.template_text = rubric_judge.question_text() if is_shared else judge.template_text
     if judge.digest and draft.digest() != judge.digest:
         raise Conflict(
             f"What {judge} is shown has changed since it was made: the project's question, its "
-            "guidelines or the endpoint's address.",
+            "guidelines, the endpoint's address or the words of the question it asks.",
             advice="Add it again: its next version is shown what stands there now.",
         )
 
 
 def _stored_options(judge: Judge) -> BaseModel:
     return _read_options(judge.kind, judge.options)
+
+
+async def nobody(request: Request) -> Reply:
+    """The Call of a judge that has no endpoint: whatever asks through it is broken."""
+    raise RuntimeError("a judge without an endpoint asked a model")
 
 
 def load(judge: Judge) -> Any:
@@ -238,7 +300,7 @@ def load(judge: Judge) -> Any:
     """
     options = _stored_options(judge)
     work = find(JUDGES, judge.kind).load()
-    if judge.kind in ASKING:
+    if judge.kind == "llm":
         try:
             return work(options, template=templates.from_text(judge.template_text, judge.template))
         except templates.BadTemplate as error:

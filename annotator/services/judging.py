@@ -21,7 +21,7 @@ from annotator.models import Judge, Project, Run, User
 from annotator.queries import judging as queries
 from annotator.queries.judging import CHUNK, IMAGE_CHUNK, Source, Unshowable, parse_selection
 from annotator.services import acceptance, devices, judge_report, judges, llm, runs
-from annotator.services.judging_pump import Ended, Pump, Said
+from annotator.services.judging_pump import OFFLINE_AT_ONCE, Ended, Pump, Said
 from annotator.services.judging_write import write
 from models import gateway
 from models.errors import ModelsError
@@ -289,14 +289,16 @@ class _Job:
 
     async def _ask(self, asking: AskingJudge) -> Ended:
         endpoint = self._judge.endpoint
-        assert endpoint is not None
-        budget = Budget(**self._work.run.config["budget"])
+        at_once = endpoint.concurrency if endpoint is not None else OFFLINE_AT_ONCE
         pump = Pump(
             read=self._read,
             write=self._write,
             look=self._look,
-            width=endpoint.concurrency + max(2, endpoint.concurrency // 4),
+            width=at_once + max(2, at_once // 4),
         )
+        if endpoint is None:  # programs check everything it has to know
+            return await pump.run(lambda item: asking.judge(item, judges.nobody))
+        budget = Budget(**self._work.run.config["budget"])
         async with llm.open_caller(endpoint=endpoint, run=self._work.run, budget=budget) as caller:
             self._tally.see(caller.counters.as_json())
 

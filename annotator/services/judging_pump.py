@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 0.5  # between two looks at whether someone asked to stop
 GRACE_SECONDS: Final = 1.0  # what items in flight get to end when a run stops
 GATHER_SECONDS: Final = 0.1  # what is judged within it is written together
+OFFLINE_AT_ONCE: Final = 16  # items of a judge that could ask a model and has no need to
 GROUP: Final = 200  # decisions of one transaction
 # One after another, all for the endpoint's fault: it is away, or does not want us.
 DOWN_AFTER: Final = 50

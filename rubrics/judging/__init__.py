@@ -1,7 +1,8 @@
 """AI judges as a table: what kinds there are, what each asks for, where its work is done.
 
-``llm`` is an AskingJudge, all others are ScoringJudges (rubrics.judging.types). Those in
-``ON_GPU`` load torch and run on the gpu queue; they are reached through models.gateway.
+Those in ``ASKING`` are AskingJudges, all others ScoringJudges (rubrics.judging.types). Those in
+``ON_GPU`` load torch and run on the gpu queue; they are reached through models.gateway. Those in
+``CONDITIONED`` take the criteria of a rubric's version.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Final
 
 from rubrics.registry import Method
 
-ASKING: Final = frozenset({"llm"})
+ASKING: Final = frozenset({"llm", "rubric"})
+CONDITIONED: Final = frozenset({"llm", "rubric"})
 ON_GPU: Final = frozenset({"reward-model", "yes-no", "density-ratio", "endogenous"})
 
 JUDGES: Final[dict[str, Method]] = {
@@ -19,6 +21,12 @@ JUDGES: Final[dict[str, Method]] = {
         label="Language model",
         summary="asks a model behind an endpoint, every pair in both orders",
         options="rubrics.judging.options:LlmOptions",
+    ),
+    "rubric": Method(
+        path="rubrics.judging.rubric:RubricJudge",
+        label="Rubric, criterion by criterion",
+        summary="checks every criterion of every answer by itself, then sums up: no order sways it",
+        options="rubrics.judging.rubric_options:RubricOptions",
     ),
     "program": Method(
         path="rubrics.programs.judge:ProgramJudge",

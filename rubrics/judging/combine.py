@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 from typing import Final
@@ -22,6 +23,8 @@ from rubrics.judging.types import Decision, Item, Opinion
 
 LEVEL: Final = 1e-9
 MAX_STRENGTH: Final = 3
+BEST_WORST_STRENGTH: Final = 2  # as annotator.kinds gives it
+UNFIT: Final = "unfit"
 Matrix = list[list[float]]
 
 
@@ -98,6 +101,19 @@ def places(values: Sequence[float], *, band: float) -> tuple[int, ...]:
 def widest(ranks: Sequence[int]) -> int:
     """Of several, the largest gap between places, at most 3: as a ranking by people has it."""
     return min(max(ranks) - min(ranks), MAX_STRENGTH)
+
+
+def best_worst(decision: Decision) -> Decision:
+    """1 best, 3 worst, 2 between: nothing where no single one is the best, or the worst."""
+    ranks = decision.ranks
+    if ranks is None:
+        return decision
+    last = max(ranks)
+    if last == 1 or ranks.count(1) > 1 or ranks.count(last) > 1:
+        detail = "the judge found no single best and worst answer"
+        return replace(decision, ranks=None, strength=0, error=UNFIT, detail=detail)
+    chosen = tuple(1 if rank == 1 else 3 if rank == last else 2 for rank in ranks)
+    return replace(decision, ranks=chosen, strength=BEST_WORST_STRENGTH)
 
 
 def outcome(opinion: Opinion, i: int, j: int) -> int:

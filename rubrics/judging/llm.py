@@ -23,9 +23,7 @@ REPAIR: Final = (
     "That reply could not be read: {why}. Reply again with the JSON object asked for and nothing "
     "else."
 )
-BEST_WORST_STRENGTH: Final = 2  # as annotator.kinds gives it
 UNSUPPORTED: Final = "unsupported"  # beside rubrics.llm.types.FAILURES: no call was made
-UNFIT: Final = "unfit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,7 @@ class LlmJudge:
             decision = combine.of_orders(
                 item, opinions, combine=options.combine, tie_band=band, orders=options.orders
             )
-        return _best_worst(decision) if is_forced else decision
+        return combine.best_worst(decision) if is_forced else decision
 
 
 def _asked_again(request: Request, question: Question, reply: Reply, why: str) -> Request:
@@ -247,19 +245,6 @@ def _canonical(by_slot: Sequence[Any], shown: Order, k: int, *, empty: Any) -> l
     for value, place in zip(by_slot, shown, strict=True):
         values[place] = value
     return values
-
-
-def _best_worst(decision: Decision) -> Decision:
-    """1 best, 3 worst, 2 between: nothing where no single one is the best, or the worst."""
-    ranks = decision.ranks
-    if ranks is None:
-        return decision
-    last = max(ranks)
-    if last == 1 or ranks.count(1) > 1 or ranks.count(last) > 1:
-        detail = "the judge found no single best and worst answer"
-        return replace(decision, ranks=None, strength=0, error=UNFIT, detail=detail)
-    chosen = tuple(1 if rank == 1 else 3 if rank == last else 2 for rank in ranks)
-    return replace(decision, ranks=chosen, strength=BEST_WORST_STRENGTH)
 
 
 def _cut_detail(item: Item, shown: int) -> str:

@@ -65,6 +65,13 @@ def of_checks(item: Item, opinions: Sequence[Opinion], lines: Sequence[str]) -> 
         line: [None if value is None else int(value > 0.5) for value in means[line]]
         for line in lines
     }
+    return of_checked(item, opinions, checks)
+
+
+def of_checked(
+    item: Item, opinions: Sequence[Opinion], checks: dict[str, list[int | None]]
+) -> Decision:
+    """The decision of a checklist that is filled in: line to 1, 0 or None per candidate."""
     faults = set(item.failures)
     shares: list[float | None] = []
     for at in range(len(item.candidates)):

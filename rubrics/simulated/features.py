@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from rubrics.judging import conditioning
+
 USUAL_WORDS: Final = 60  # the length that is neither brief nor exhaustive
 LENGTH: Final = "length"
 PRESENCE: Final = 1.4  # utility of having a feature: differences spread by about one
@@ -141,8 +143,12 @@ def features_of(text: str) -> dict[str, float]:
 
 @lru_cache(maxsize=4096)
 def named_in(line: str) -> dict[str, int]:
-    """The features one criterion names, +1 where it wants them, -1 where it does not."""
-    sign = -1 if NEGATED.search(line) else 1
+    """The features one criterion names, +1 where it wants them, -1 where it does not.
+
+    A line that says of itself that it speaks against an answer wants the opposite.
+    """
+    line, turned, _ = conditioning.read(line)
+    sign = -turned if NEGATED.search(line) else turned
     named = {name: sign for name, feature in FEATURES.items() if feature.names.search(line)}
     brief, exhaustive = BRIEF.search(line), EXHAUSTIVE.search(line)
     if bool(brief) != bool(exhaustive):
@@ -158,15 +164,21 @@ def taste_of(text: str) -> float:
 
 
 def asked_for(lines: Iterable[str], text: str) -> float | None:
-    """Utility by what the criteria name; None where they name no feature at all."""
-    wanted = [pair for line in lines for pair in named_in(line).items()]
-    if not wanted:
+    """Utility by what the criteria name, by their weights; None where they name no feature."""
+    wanted = [
+        (name, sign * conditioning.read(line)[2])
+        for line in lines
+        for name, sign in named_in(line).items()
+    ]
+    size = math.sqrt(sum(weight**2 for _, weight in wanted))
+    if not size:
         return None
     found = features_of(text)
     total = sum(
-        sign * (found[name] if name == LENGTH else PRESENCE * found[name]) for name, sign in wanted
+        weight * (found[name] if name == LENGTH else PRESENCE * found[name])
+        for name, weight in wanted
     )
-    return total / math.sqrt(len(wanted))
+    return total / size
 
 
 def meets(line: str, text: str) -> bool | None:
