@@ -59,25 +59,17 @@ def listing(project: Project, *, after: int | None = None, archived: bool = Fals
     rows = Rubric.objects.filter(project=project, archived_at__isnull=not archived)
     page = page_by_id(rows.order_by("-pk"), after=after, size=PAGE, build=lambda one: one)
     ids = [one.pk for one in page.rows]
-    newest = {
-        (one.rubric_id, one.state): one
-        for one in RubricVersion.objects.filter(rubric__in=ids)
-        .order_by("rubric_id", "state", "-number")
-        .distinct("rubric_id", "state")
-        .annotate(
-            to_decide=Count("criteria", filter=Q(criteria__decision=OPEN)),
-            kept=Count(
-                "criteria", filter=Q(criteria__decision__in=(OPEN, Criterion.Decision.ACCEPTED))
-            ),
-        )
-    }
+    found = RubricVersion.objects.filter(rubric__in=ids).order_by("rubric_id", "state", "-number")
+    newest = {(one.rubric_id, one.state): one for one in found.distinct("rubric_id", "state")}
+    counts = _counts([one.pk for one in newest.values()])
     figures = _figures([one.pk for one in newest.values()])
-    return Page([_row(one, newest, figures) for one in page.rows], page.next, page.is_first)
+    return Page([_row(one, newest, counts, figures) for one in page.rows], page.next, page.is_first)
 
 
 def _row(
     rubric: Rubric,
     newest: dict[tuple[int, str], RubricVersion],
+    counts: dict[int, tuple[int, int]],
     figures: dict[int, dict[str, Any]],
 ) -> Row:
     draft = newest.get((rubric.pk, RubricVersion.State.DRAFT))
@@ -88,11 +80,23 @@ def _row(
         rubric=rubric,
         in_use=in_use,
         draft=draft,
-        to_decide=draft.to_decide if draft else 0,
-        criteria=shown.kept if shown else 0,
+        to_decide=counts.get(draft.pk, (0, 0))[0] if draft else 0,
+        criteria=counts.get(shown.pk, (0, 0))[1] if shown else 0,
         held_out=found.get("rubric"),
         ceiling=found.get("human_ceiling"),
     )
+
+
+def _counts(versions: list[int]) -> dict[int, tuple[int, int]]:
+    """Criteria of each version: not decided on, and in force."""
+    rows = Criterion.objects.filter(version__in=versions).values("version_id").order_by()
+    rows = rows.annotate(
+        waiting=Count("pk", filter=Q(decision=OPEN)),
+        kept=Count("pk", filter=Q(decision__in=(OPEN, Criterion.Decision.ACCEPTED))),
+    )
+    return {pk: (waiting, kept) for pk, waiting, kept in rows.values_list(
+        "version_id", "waiting", "kept"
+    )}  # fmt: skip
 
 
 def _figures(versions: list[int]) -> dict[int, dict[str, Any]]:
@@ -187,14 +191,14 @@ def evidence(project: Project, criterion: Criterion, measured: Sheet | None) -> 
     """What a generator noted, and pairs of the measurement where it noted none."""
     rows = CriterionEvidence.objects.filter(criterion=criterion)
     counts = rows.aggregate(
-        supports=Count("pk", filter=Q(supports=True)), against=Count("pk", filter=Q(supports=False))
+        pro=Count("pk", filter=Q(supports=True)), con=Count("pk", filter=Q(supports=False))
     )
     told = rows.select_related("rater", "rater__user").order_by("-supports", "pk")
     with_words = list(told.exclude(quote="")[:READ])
     quotes = _quotes(_picked(with_words)) if with_words else _rationales(list(told[:READ]))
     return Evidence(
-        supports=counts["supports"],
-        contradicts=counts["against"],
+        supports=counts["pro"],
+        contradicts=counts["con"],
         quotes=quotes,
         example=_example(project, criterion, told.filter(supports=True).first(), measured, 1),
         counter=_example(project, criterion, told.filter(supports=False).first(), measured, -1),
