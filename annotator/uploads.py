@@ -9,6 +9,8 @@ from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 from django.http import HttpRequest
 
 IMPORT_ADDRESS: Final = "/imports/new/"
+RUBRIC_ADDRESS: Final = "/rubrics/import/"
+RUBRIC_BYTES: Final = 2_000_000
 OTHER_BYTES: Final = 64 * 1024  # of a file sent to any other address, or by nobody
 FLAG: Final = "touchstone.too_large"
 
@@ -43,7 +45,11 @@ class UploadQuota(FileUploadHandler):
     def _limit(self) -> int:
         """The body is read before any view runs, so who sends it decides how much is kept."""
         user = getattr(self.request, "user", None)
-        invited = self.request.path.endswith(IMPORT_ADDRESS) and user and user.is_authenticated
+        if not user or not user.is_authenticated:
+            return OTHER_BYTES
+        if self.request.path.endswith(RUBRIC_ADDRESS):
+            return RUBRIC_BYTES
+        invited = self.request.path.endswith(IMPORT_ADDRESS)
         return settings.MAX_UPLOAD_BYTES if invited else OTHER_BYTES
 
     def _check(self, size: int) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from annotator.models import Run
+from rubrics.generators import GENERATORS
 
 # What says most comes first: JSON in PostgreSQL keeps no order.
 FIRST: Final = {
     name: place
     for place, name in enumerate(("filename", "path", "format", "objective", "backbone", "options"))
 }
-HIDDEN: Final = frozenset({"absolute", "judge", "queue"})  # numbers and names of the server
+HIDDEN: Final = frozenset({"absolute", "judge", "queue", "only"})  # numbers and names of the server
 STORED: Final = frozenset({"path"})  # where the server keeps an upload
 UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of the server
 MAX_VALUE: Final = 200
@@ -25,7 +26,7 @@ def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
     hidden = HIDDEN if config.get("absolute", True) else HIDDEN | UPLOADED
     for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
         value = config[name]
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in hidden:
             rows += ledger(value)
         elif name not in hidden and value not in (None, "", []):
             rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
@@ -51,6 +52,7 @@ def command(run: Run) -> str:
         Run.Kind.EXPORT: _export,
         Run.Kind.QUALITY: lambda _: iter(["measure_quality"]),
         Run.Kind.JUDGE: _judge,
+        Run.Kind.RUBRIC: _induce,
     }
     if run.kind not in makers:
         return ""
@@ -98,6 +100,27 @@ def _judge(config: dict[str, Any]) -> Iterator[str]:
     for flag, value in (values | (config.get("budget") or {})).items():
         if value:
             yield from (f"--{flag}", str(value))
+
+
+def _induce(config: dict[str, Any]) -> Iterator[str]:
+    yield from ("induce_rubric", "--method", str(config.get("method")))
+    stem, _, version = str(config.get("asked") or "").rpartition(" v")
+    if stem:
+        yield from ("--judge", f"{stem}@v{version}")
+    values = {"name": config.get("rubric"), "raters": config.get("raters")}
+    values |= {"pairs": config.get("pairs")} | (config.get("budget") or {})
+    for flag, value in values.items():
+        if value:
+            yield from (f"--{flag}", str(value))
+    yield from _options(_unusual(str(config.get("method")), config.get("options") or {}))
+
+
+def _unusual(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are not as they would be without a word."""
+    if method not in GENERATORS:
+        return options
+    usual = GENERATORS[method].load_options()().model_dump(mode="json")
+    return {name: value for name, value in options.items() if value != usual.get(name)}
 
 
 def _options(options: dict[str, Any]) -> Iterator[str]:

@@ -20,6 +20,8 @@ PAGE: Final = 30
 TAIL_CHARS: Final = 6_000
 TAIL_LINES: Final = 40
 ACTIVE: Final = (RunState.QUEUED, RunState.RUNNING, RunState.STOPPING)
+# Short looks at something: they have a page of their own and would crowd out the long work.
+ASIDE: Final = (Run.Kind.TRY,)
 STATES: Final = {
     "active": ("Active", ACTIVE),
     "done": ("Done", (RunState.DONE,)),
@@ -145,6 +147,8 @@ def seconds_left(run: Run) -> float | None:
     """From the progress of the first attempt; a resumed run began somewhere else."""
     if run.state != RunState.RUNNING or run.attempt != 1 or not run.total or not run.progress:
         return None
+    if run.kind == Run.Kind.RUBRIC:  # each stage counts anew, and some take much longer
+        return None
     spent = seconds(run)
     return None if spent is None else spent * max(0, run.total - run.progress) / run.progress
 
@@ -184,6 +188,8 @@ def outcome(run: Run) -> str:
             fooled = len(result["failed"])
             by = f"fooled by {fooled:,} probe{'' if fooled == 1 else 's'}"
             return "no probe fooled it" if result["is_passed"] else by
+        case Run.Kind.RUBRIC if "criteria" in result:
+            return _induced(result)
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message
@@ -211,6 +217,15 @@ def _judged(result: dict[str, Any]) -> str:
     return f"{text}, its budget is spent" if result.get("stopped") == "budget" else text
 
 
+def _induced(result: dict[str, Any]) -> str:
+    count, held = len(result["criteria"]), result.get("held_out") or {}
+    text = f"{count:,} criteri{'on' if count == 1 else 'a'}"
+    if held.get("accuracy") is not None:
+        low, high = held["interval"]
+        text += f", right on {100 * held['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{text}, its budget is spent" if result.get("stopped") == "budget" else text
+
+
 def how_far(run: Run) -> str:
     if run.total is None:
         return f"{run.progress:,} {run.unit}".strip() if run.progress else ""
@@ -225,10 +240,9 @@ def first_sentence(text: str, limit: int = 120) -> str:
 def runs(
     project: Project, *, kind: str = "", state: str = "", after: int | None = None
 ) -> Page[Line]:
-    """Runs of a project, newest first."""
+    """Runs of a project, newest first. Those of ``ASIDE`` come where their kind is asked for."""
     rows = Run.objects.filter(project=project)
-    if kind:
-        rows = rows.filter(kind=kind)
+    rows = rows.filter(kind=kind) if kind else rows.exclude(kind__in=ASIDE)
     if state in STATES:
         rows = rows.filter(state__in=STATES[state][1])
     page = page_by_id(lines_of(rows).order_by("-pk"), after=after, size=PAGE, build=lambda row: row)
@@ -236,12 +250,14 @@ def runs(
 
 
 def recent(project: Project, *, limit: int = 5) -> list[Line]:
-    return lines(lines_of(Run.objects.filter(project=project)).order_by("-pk")[:limit])
+    rows = Run.objects.filter(project=project).exclude(kind__in=ASIDE)
+    return lines(lines_of(rows).order_by("-pk")[:limit])
 
 
 def running(project_ids: Iterable[int], *, limit: int = 6) -> list[Line]:
     """Active runs of these projects, then what ended in the last hour."""
-    rows = lines_of(Run.objects.filter(project__in=list(project_ids)))
+    rows = Run.objects.filter(project__in=list(project_ids)).exclude(kind__in=ASIDE)
+    rows = lines_of(rows)
     active = list(rows.filter(state__in=ACTIVE).order_by("pk")[:limit])
     ended = rows.filter(
         state__in=[RunState.DONE, RunState.FAILED],

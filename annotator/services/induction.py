@@ -74,6 +74,7 @@ def start(
         "method": method,
         "options": read.model_dump(mode="json"),
         "judge": judge.pk if judge else None,
+        "asked": str(judge) if judge else "",
         "rubric": name,
         "raters": raters,
         "pairs": pairs,
@@ -116,7 +117,7 @@ def _checked_only(project: Project, only: dict[str, Any] | None) -> dict[str, An
 
 
 def _check_judge(project: Project, judge: Judge) -> None:
-    if judge.project_id != project.pk or judge.kind not in ASKING:
+    if judge.project_id != project.pk or judge.kind not in ASKING or not judge.endpoint_id:
         raise Invalid("Choose a judge of this project that asks a model.")
     judges.check_usable(judge)
 

@@ -9,6 +9,7 @@ from annotator import formats
 from annotator.models import Run, RunState
 from annotator.queries.curves import Curves
 from annotator.queries.runs import Detail
+from annotator.views import run_rubric
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,24 @@ KEEPS = {
         "Pausing and canceling keep every verdict, and every reply that was paid for; resuming "
         "goes on with the tasks that are left."
     ),
+    Run.Kind.RUBRIC: (
+        "Canceling keeps every reply that was paid for, and the draft once it is written; "
+        "resuming asks the same questions and pays for none of them twice."
+    ),
+    Run.Kind.MEASURE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
+    Run.Kind.SCORE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
 }
 
 
 def run_page(detail: Detail, curves: Curves) -> RunPage:
     run = detail.run
-    makers = {Run.Kind.TRAIN: _training, Run.Kind.JUDGE: _judging}
+    makers = {
+        Run.Kind.TRAIN: _training,
+        Run.Kind.JUDGE: _judging,
+        Run.Kind.RUBRIC: _asking,
+        Run.Kind.MEASURE: _asking,
+        Run.Kind.SCORE: _asking,
+    }
     return RunPage(
         figures=makers.get(Run.Kind(run.kind), _chunked)(detail, curves),
         stage_note=_stage_note(detail, curves),
@@ -164,6 +177,21 @@ def _judging(detail: Detail, curves: Curves) -> list[Figure]:
         found.append(Figure("Tokens", formats.compact(tokens), note=sent))
         each = f"{1000 * used['cost'] / used['judged']:.3g} per 1,000" if used["judged"] else ""
         found.append(Figure("Cost", f"{used['cost']:.4g}", note=each))
+    return [one for one in found if one]
+
+
+def _asking(detail: Detail, curves: Curves) -> list[Figure]:
+    """A run that asks about a rubric: how far it is, what it took, what it has made."""
+    run = detail.run
+    found: list[Figure | None] = []
+    if run.progress and run.is_active:
+        of = f"of {run.total:,} {run.unit}" if run.total else run.unit
+        found.append(Figure("Done", f"{run.progress:,}", of=of.strip(), note=run.message))
+    found.append(_time(detail, curves))
+    made = run_rubric.criteria(run)
+    rows = [made] if made else []
+    found += [Figure(name, value, note=note) for name, value, note in rows]
+    found += [Figure(name, value, note=note) for name, value, note in run_rubric.paid(run.counters)]
     return [one for one in found if one]
 
 

@@ -33,7 +33,7 @@ RESULTS: Final = {
     Run.Kind.REPORT: "judges/result.html",
 }
 # What a run of a kind shows at any time, beside its figures.
-PARTS: Final = {Run.Kind.JUDGE: "runs/judging.html"}
+PARTS: Final = {Run.Kind.JUDGE: "runs/judging.html", Run.Kind.RUBRIC: "runs/rubric.html"}
 LOG_CHUNK: Final = 16_384
 
 
