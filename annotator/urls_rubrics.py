@@ -7,7 +7,7 @@ from typing import Final
 from django.urls import path
 from django.urls.resolvers import URLPattern
 
-from annotator.views import rubric_files, rubric_induce
+from annotator.views import rubric_files, rubric_gaps, rubric_induce
 from annotator.views import rubrics as views
 
 RUBRIC: Final = "rubrics/<int:rubric_id>/"
@@ -31,4 +31,7 @@ rubrics: list[URLPattern] = [
     path("rubrics/import/", rubric_files.import_file, name="rubric_import"),
     path("rubrics/new/", rubric_files.new, name="rubric_new"),
     path(VERSION + "rubric.json", rubric_files.file, name="rubric_file"),
+    path(VERSION + "gaps/", rubric_gaps.gaps, name="rubric_gaps"),
+    path(VERSION + "gaps/queue/", rubric_gaps.queue, name="rubric_gaps_queue"),
+    path(VERSION + "gaps/induce/", rubric_gaps.induce, name="rubric_gaps_induce"),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 
 from annotator.jobs import base
-from annotator.services import acceptance, rubric_tasks, runs, tasks
+from annotator.services import acceptance, rubric_gaps, rubric_tasks, runs, tasks
 
 
 @shared_task(name="annotator.jobs.tasks.change")
@@ -18,6 +18,7 @@ def change(*, run_id: int) -> None:
 
 def _perform(pen: runs.Work) -> dict[str, Any]:
     action = pen.run.config["action"]
-    if action == rubric_tasks.ACTION:
-        return rubric_tasks.perform(pen)
+    for service in (rubric_tasks, rubric_gaps):
+        if action == service.ACTION:
+            return service.perform(pen)
     return acceptance.perform(pen) if action in acceptance.DONE else tasks.perform(pen)

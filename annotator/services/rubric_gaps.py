@@ -95,7 +95,7 @@ def queue_votes(*, found: Basis, kind: str, by: User | None) -> Queued | Run:
     Raises Invalid, Conflict.
     """
     project = found.project
-    if project.archived_at is not None:
+    if Project.objects.filter(pk=project.pk, archived_at__isnull=False).exists():
         raise Conflict("This project is archived: nobody is handed a task.")
     pairs = queries.ids_of(found.sheet, listed(found, kind).rows)
     if not pairs:
