@@ -35,6 +35,7 @@ TASKS: Final = {
     Run.Kind.BATTERY: "annotator.jobs.judging.battery",
     Run.Kind.REPORT: "annotator.jobs.reports.report",
     Run.Kind.RUBRIC: "annotator.jobs.induction.induce",
+    Run.Kind.SCORE: "annotator.jobs.scoring.score",
 }
 
 

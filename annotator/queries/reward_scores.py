@@ -134,7 +134,7 @@ def subjects(ids: Sequence[int]) -> list[Subject]:
 
 
 PEOPLE: Final = """
-    SELECT v.criterion_id, v.response_id, avg((v.value = 1)::int), avg((v.value IS NULL)::int)
+    SELECT v.criterion_id, v.response_id, avg((v.value IS NOT DISTINCT FROM 1)::int), avg((v.value IS NULL)::int)
     FROM annotator_criterionverdict v
     JOIN annotator_rater r ON r.id = v.rater_id AND r.kind <> 'judge' AND NOT r.is_excluded
     WHERE v.criterion_id = ANY(%s) AND v.response_id = ANY(%s)
