@@ -190,7 +190,8 @@ def _share(used: tuple[float, float], limit: float | None) -> float:
 
 def with_pairs(method: str, options: dict[str, Any], pairs: int | None) -> dict[str, Any]:
     """The options of a method that is given ``pairs``: it learns from all of them, if it can."""
-    info = find(GENERATORS, method).load_options().model_fields.get("pairs")
+    fields = GENERATORS[method].load_options().model_fields if method in GENERATORS else {}
+    info = fields.get("pairs")
     if info is None or pairs is None or "pairs" in options:
         return options
     most = min((one.le for one in info.metadata if isinstance(one, Le)), default=pairs)
