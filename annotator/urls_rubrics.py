@@ -7,7 +7,7 @@ from typing import Final
 from django.urls import path
 from django.urls.resolvers import URLPattern
 
-from annotator.views import rubric_files, rubric_gaps, rubric_induce
+from annotator.views import rubric_files, rubric_gaps, rubric_induce, rubric_use_people
 from annotator.views import rubrics as views
 
 RUBRIC: Final = "rubrics/<int:rubric_id>/"
@@ -34,4 +34,5 @@ rubrics: list[URLPattern] = [
     path(VERSION + "gaps/", rubric_gaps.gaps, name="rubric_gaps"),
     path(VERSION + "gaps/queue/", rubric_gaps.queue, name="rubric_gaps_queue"),
     path(VERSION + "gaps/induce/", rubric_gaps.induce, name="rubric_gaps_induce"),
+    path(VERSION + "use/people/", rubric_use_people.make, name="rubric_use_people"),
 ]

@@ -1,6 +1,6 @@
 """What a checklist of a rubric said, as verdicts on the rubric's criteria.
 
-Written and removed in the transaction that records or withdraws the judgment, one statement each.
+Written and removed in the transaction that records or withdraws the judgment.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from annotator.kinds.verdict import Ratings, Verdict
+from annotator.kinds.verdict import Ratings
 from annotator.models import CriterionVerdict
 from annotator.queries import rubric_lists
 from annotator.queries.rubric_lists import ListOf, ids_by_text
 
-# What a run scored with a probability says more than a yes: it stands. People give none.
+# ``columns`` are its values. What a run scored with a probability says more than a yes: it stands. People give none.
 WRITE: Final = """
     INSERT INTO annotator_criterionverdict AS old (criterion_id, response_id, rater_id, value, at)
     SELECT said.criterion, said.response, %(rater)s, said.value, clock_timestamp()
@@ -34,15 +34,12 @@ class Said(NamedTuple):
     ratings: Ratings
 
 
-def write(
-    cursor: Any, of: ListOf, response_ids: Sequence[int], verdict: Verdict, *, rater_id: int
-) -> None:
-    """Record one judgment; what the rater said of these responses before is replaced."""
-    write_all(cursor, [Said(of, response_ids, verdict.ratings or {})], rater_id=rater_id)
+def columns(said: Iterable[Said], *, rater_id: int) -> dict[str, Any]:
+    """Judgments of one rater as the values of ``WRITE``.
 
-
-def write_all(cursor: Any, said: Iterable[Said], *, rater_id: int) -> None:
-    """Record several judgments of one rater. Of a response judged twice the last one stays."""
+    What the rater said of these responses before is replaced; of a response that is judged twice
+    here the last one stays.
+    """
     rows: dict[tuple[int, int], int | None] = {}
     for one in said:
         asked = ids_by_text(rubric_lists.asked(one.of))
@@ -50,16 +47,12 @@ def write_all(cursor: Any, said: Iterable[Said], *, rater_id: int) -> None:
             for criterion_id in asked.get(text, ()):
                 for response_id, value in zip(one.response_ids, values, strict=True):
                     rows[criterion_id, response_id] = value
-    if rows:
-        cursor.execute(
-            WRITE,
-            {
-                "rater": rater_id,
-                "criteria": [criterion_id for criterion_id, _ in rows],
-                "responses": [response_id for _, response_id in rows],
-                "values": list(rows.values()),
-            },
-        )
+    return {
+        "rater": rater_id,
+        "criteria": [criterion_id for criterion_id, _ in rows],
+        "responses": [response_id for _, response_id in rows],
+        "values": list(rows.values()),
+    }
 
 
 def remove(of: ListOf, response_ids: Sequence[int], *, rater_id: int) -> None:

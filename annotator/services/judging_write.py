@@ -260,7 +260,10 @@ class _Group:
             if one.of is not None and one.verdict is not None
         ]
         if said:
-            criterion_verdicts.write_all(self._cursor, said, rater_id=self._values["rater"])
+            self._cursor.execute(
+                criterion_verdicts.WRITE,
+                criterion_verdicts.columns(said, rater_id=self._values["rater"]),
+            )
 
 
 def _json(rows: list[dict[str, Any]]) -> str:

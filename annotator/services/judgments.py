@@ -105,6 +105,10 @@ SUBMIT_SQL: Final = """
     )
     SELECT id FROM judgment
 """
+# Of a rubric's checklist: what is said of its criteria in the same round trip.
+SUBMIT_CRITERIA_SQL: Final = SUBMIT_SQL.replace(
+    "WITH judgment AS", f"WITH criteria AS ({criterion_verdicts.WRITE}), judgment AS"
+)
 
 
 def answer(
@@ -167,10 +171,11 @@ def _submit(
         values = _values(held, said, rater=rater, is_counted=is_counted)
         values |= _edge_columns(held, of_kind.edges(said, options=asked))
         values["is_hit"] = _is_hit(held, of_kind, said)
-        cursor.execute(SUBMIT_SQL, values)
-        judgment_id = cursor.fetchone()[0]
         if of is not None:
-            criterion_verdicts.write(cursor, of, held.response_ids, said, rater_id=rater.pk)
+            on_criteria = criterion_verdicts.Said(of, held.response_ids, said.ratings or {})
+            values |= criterion_verdicts.columns([on_criteria], rater_id=rater.pk)
+        cursor.execute(SUBMIT_SQL if of is None else SUBMIT_CRITERIA_SQL, values)
+        judgment_id = cursor.fetchone()[0]
         if held.may_be_accepted:
             acceptance.follow([held.task_id])
         return Submitted(judgment_id, is_counted)

@@ -105,6 +105,7 @@ LEAST: Final = {
     "train": Role.OWNER,
     "reward_model": Role.OWNER,
     "reward_model_artifact": Role.OWNER,
+    "rubric_use_people": Role.OWNER,
     "datasets": Role.OWNER,
     "export": Role.OWNER,
     "dataset": Role.OWNER,
