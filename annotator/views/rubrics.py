@@ -19,10 +19,11 @@ from annotator.models import Criterion, Role, RubricVersion
 from annotator.queries import rubrics as queries
 from annotator.services import rubric_files, rubrics
 from annotator.services import rubric_measure as measuring
-from annotator.views import rubric_rows
+from annotator.views import rubric_gaps, rubric_rows
 from annotator.views.helpers import Access, page_after, project_page
 from annotator.views.judge_list import cell
 from annotator.views.rubric_pages import find
+from rubrics.sheet import Sheet
 
 FIELDS: Final = {
     "text": "words", "polarity": "direction", "weight": "weight", "scope": "scope",
@@ -95,12 +96,19 @@ def _show(
         "held_out": rubric_rows.held_out(found, criteria, figures, sheet),
         "position": rubric_rows.position(figures),
         "path": rubric_rows.path(criteria, figures),
+        "gaps": rubric_gaps.panel(found, sheet, _weights(criteria, sheet)),
         "active": queries.active_runs(found),
         "versions": queries.versions(found.rubric),
         "is_weighted": any(one.weight is not None for one in criteria),
         "error": error,
     }
     return render(request, "rubrics/version.html", context, status=status)
+
+
+def _weights(criteria: Sequence[Criterion], sheet: Sheet | None) -> Any:
+    """Of the criteria in force, in the order of the sheet's."""
+    in_force = {str(decision) for decision in rubrics.IN_FORCE}
+    return None if sheet is None else rubric_rows.weights_of(criteria, sheet, only=in_force)
 
 
 def _neighbors(

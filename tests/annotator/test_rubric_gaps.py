@@ -506,3 +506,13 @@ def test_api_refuses_annotators_and_unknown_kinds(world: World) -> None:
     assert asked(world, after=-1).status_code == 422
     RubricMeasurement.objects.all().delete()
     assert asked(world).status_code == 409
+
+
+def test_page_of_the_version_shows_what_is_unexplained_beside_the_criteria(world: World) -> None:
+    text = world.client().get(world.url("rubric_version")).content.decode()
+    assert "2 pairs no criterion explains" in text
+    assert "Queue all 2 for another vote" in text
+    assert world.url() in text
+    assert "for another vote" not in world.client(Role.REVIEWER).get(
+        world.url("rubric_version")
+    ).content.decode()  # fmt: skip
