@@ -12,7 +12,16 @@ from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
-from annotator.api import judge_reports, judges, projects, quality, rubric_gaps, rubrics, tasks
+from annotator.api import (
+    judge_reports,
+    judges,
+    projects,
+    quality,
+    rubric_gaps,
+    rubric_tries,
+    rubrics,
+    tasks,
+)
 from annotator.errors import AppError
 from annotator.models import User
 from annotator.services import tokens
@@ -42,6 +51,7 @@ api.add_router("/projects", quality.router)
 api.add_router("/projects", judges.router)
 api.add_router("/projects", judge_reports.router)
 api.add_router("/projects", rubric_gaps.router)
+api.add_router("/projects", rubric_tries.router)
 api.add_router("/projects", rubrics.router)
 
 

@@ -35,7 +35,9 @@ TASKS: Final = {
     Run.Kind.BATTERY: "annotator.jobs.judging.battery",
     Run.Kind.REPORT: "annotator.jobs.reports.report",
     Run.Kind.RUBRIC: "annotator.jobs.induction.induce",
+    Run.Kind.MEASURE: "annotator.jobs.induction.measure",
     Run.Kind.SCORE: "annotator.jobs.scoring.score",
+    Run.Kind.TRY: "annotator.jobs.rubric_tries.try_rubric",
 }
 
 

@@ -10,7 +10,7 @@ from django.http import Http404
 
 from annotator.errors import NotAllowed
 from annotator.models import Membership, Project, ReviewItem, Role
-from annotator.queries.runs import ACTIVE
+from annotator.queries.runs import ACTIVE, ASIDE
 
 RANK: Final = {Role.ANNOTATOR: 0, Role.REVIEWER: 1, Role.OWNER: 2}
 
@@ -28,7 +28,7 @@ class Access:
     @cached_property
     def active_runs(self) -> int:
         """Runs under way, for the header."""
-        return self.project.runs.filter(state__in=ACTIVE).count()
+        return self.project.runs.filter(state__in=ACTIVE).exclude(kind__in=ASIDE).count()
 
     @cached_property
     def open_reviews(self) -> int:

@@ -20,6 +20,7 @@ from annotator.errors import NotFound
 from annotator.models import Judge, Project
 from annotator.services import judges, llm, runs
 from rubrics.llm.budget import Budget
+from rubrics.llm.retry import Patience
 from rubrics.llm.types import Call, Reply, Request
 
 LOOK_SECONDS: Final = 0.5
@@ -76,9 +77,16 @@ class Journal:
 class Desk:
     """Where a run asks: of one judge's endpoint, within one budget; of nobody without a judge."""
 
-    def __init__(self, work: runs.Work, *, judge: Judge | None, budget: Budget) -> None:
+    def __init__(
+        self,
+        work: runs.Work,
+        *,
+        judge: Judge | None,
+        budget: Budget,
+        patience: Patience | None = None,
+    ) -> None:
         self.work, self.judge = work, judge
-        self._budget = budget
+        self._budget, self._patience = budget, patience
         self._before: dict[str, Any] = {}
 
     def drive(self, make: Callable[[Call | None, Journal], Awaitable[T]], *, on_stage: Stage) -> T:
@@ -118,7 +126,10 @@ class Desk:
             return await make(None, to)
         assert self.judge.endpoint is not None
         async with llm.open_caller(
-            endpoint=self.judge.endpoint, run=self.work.run, budget=self._budget
+            endpoint=self.judge.endpoint,
+            run=self.work.run,
+            budget=self._budget,
+            patience=self._patience,
         ) as caller:
 
             async def call(request: Request) -> Reply:

@@ -15,6 +15,7 @@ from annotator.services.llm_ledger import TableLedger
 from annotator.services.llm_limiter import RedisLimiter
 from rubrics.llm.budget import Budget, Spent
 from rubrics.llm.caller import Caller
+from rubrics.llm.retry import Patience
 
 REDIS_TIMEOUT: Final = 10.0  # seconds
 
@@ -27,13 +28,15 @@ async def open_caller(
     project: Project | None = None,
     budget: Budget | None = None,
     spent: Spent | None = None,
+    patience: Patience | None = None,
 ) -> AsyncIterator[Caller]:
     """A Caller of ``endpoint`` for as long as the block lasts.
 
     A reply is in the ledger of ``project`` (the endpoint's if not given) when its call returns,
     and is what every equal call of that project gets from then on. ``spent`` is what counts
-    against ``budget`` already; if not given, all that the ledger has of ``run``. Leaving the block
-    waits some seconds for the calls on the wire. Raises AppError if the endpoint cannot be used.
+    against ``budget`` already; if not given, all that the ledger has of ``run``. ``patience`` says
+    how often a call that fails is tried again, where somebody waits for it. Leaving the block waits
+    some seconds for the calls on the wire. Raises AppError if the endpoint cannot be used.
     """
     from rubrics.llm.client import Client  # brings the SDK, which no page needs
 
@@ -66,6 +69,7 @@ async def open_caller(
                 budget=budget,
                 spent=spent or before,
                 prices=endpoint.prices,
+                patience=patience,
             )
             try:
                 yield caller
