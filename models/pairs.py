@@ -5,7 +5,15 @@
 
 ``p`` is the probability that ``chosen`` is the better one (0.5 is a tie), ``weight`` how much the
 pair counts, ``strength`` 0..3 how clear the preference was. ``prompt_id`` groups pairs of one
-prompt, which are not independent.
+prompt, which are not independent. ``chosen_ratings`` and ``rejected_ratings``, where there are any,
+are numbers by attribute.
+
+Rankings of more than two answers lie beside them, for objectives that learn from whole lists:
+
+    {"prompt": [...], "answers": [str | [messages], ...], "ranks": [1, 2, 2], "weight": 1.0,
+     "prompt_id": 7, "pair_id": 41}
+
+``ranks`` count from 1, the best; equal ranks are ties.
 """
 
 from __future__ import annotations
@@ -15,10 +23,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -30,6 +38,12 @@ Answer = str | list[Message]
 SPLITS: Final = ("train", "validation", "test")
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 LARGEST_ID: Final = 2**63 - 1
+MOST_ANSWERS: Final = 100  # of one ranking
+MOST_ATTRIBUTES: Final = 50
+Ratings = dict[str, float]
+
+
+Row = TypeVar("Row")
 
 
 class BadRow(ValueError):
@@ -48,11 +62,49 @@ class Pair:
     strength: int = 1
     prompt_id: int = 0
     pair_id: int = 0
+    chosen_ratings: Ratings | None = None
+    rejected_ratings: Ratings | None = None
+
+    @property
+    def answers(self) -> list[Answer]:
+        return [self.chosen, self.rejected]
+
+    @property
+    def ranks(self) -> list[int]:
+        return [1, 1] if self.p == 0.5 else [1, 2] if self.p > 0.5 else [2, 1]
+
+    @property
+    def ratings(self) -> list[Ratings | None]:
+        return [self.chosen_ratings, self.rejected_ratings]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Several answers to one prompt in order: ``ranks`` (k,) from 1, the best."""
+
+    prompt: list[Message]
+    answers: list[Answer]
+    ranks: list[int]
+    weight: float = 1.0
+    prompt_id: int = 0
+    pair_id: int = 0
+
+    p = 1.0
+    strength = 1
+
+    @property
+    def ratings(self) -> list[Ratings | None]:
+        return [None] * len(self.answers)
 
 
 def pairs_path(workdir: Path, split: str) -> Path:
     """Where the pairs of ``split`` lie in a training folder."""
     return workdir / f"pairs-{split}.jsonl"
+
+
+def lists_path(workdir: Path, split: str) -> Path:
+    """Where the rankings of ``split`` lie, if there are any."""
+    return workdir / f"lists-{split}.jsonl"
 
 
 def clean_text(text: str) -> str:
@@ -88,11 +140,43 @@ def parse_pair(row: Any) -> Pair:
         strength=strength,
         prompt_id=_whole(row, "prompt_id", default=0),
         pair_id=_whole(row, "pair_id", default=0),
+        chosen_ratings=_ratings(row, "chosen_ratings"),
+        rejected_ratings=_ratings(row, "rejected_ratings"),
+    )
+
+
+def parse_ranked(row: Any) -> Ranked:
+    """A Ranked from one decoded JSON object. Raises BadRow with what is wrong."""
+    if not isinstance(row, dict):
+        raise BadRow("a line must hold one JSON object")
+    answers, ranks = row.get("answers"), row.get("ranks")
+    if not isinstance(answers, list) or not 2 <= len(answers) <= MOST_ANSWERS:
+        raise BadRow(f"answers must be a list of 2 to {MOST_ANSWERS}")
+    if not isinstance(ranks, list) or len(ranks) != len(answers):
+        raise BadRow("ranks must be as many as there are answers")
+    if any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in ranks):
+        raise BadRow("ranks are whole numbers from 1")
+    return Ranked(
+        prompt=_messages(row.get("prompt"), "prompt"),
+        answers=[_answer(one, "answers") for one in answers],
+        ranks=[sorted(set(ranks)).index(one) + 1 for one in ranks],
+        weight=_number(row, "weight", low=0.0, high=1e9),
+        prompt_id=_whole(row, "prompt_id", default=0),
+        pair_id=_whole(row, "pair_id", default=0),
     )
 
 
 def read_pairs(path: Path) -> Iterator[Pair]:
     """The pairs of a file, one at a time. Raises BadData naming file, line and reason."""
+    return _read(path, parse_pair)
+
+
+def read_lists(path: Path) -> Iterator[Ranked]:
+    """The rankings of a file, one at a time; none where there is no file. Raises BadData."""
+    return _read(path, parse_ranked) if path.exists() else iter(())
+
+
+def _read(path: Path, parse: Callable[[Any], Row]) -> Iterator[Row]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -102,15 +186,15 @@ def read_pairs(path: Path) -> Iterator[Pair]:
             if line.isspace():
                 continue
             try:
-                yield parse_pair(_decode(line))
+                yield parse(_decode(line))
             except (ValueError, RecursionError) as error:
                 raise BadData(
                     f"{path.name}, line {number}: {error}.", advice="Prepare the pairs again."
                 ) from error
 
 
-def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
-    """Write pairs to ``path``, whole or not at all, and return how many."""
+def write_pairs(path: Path, pairs: Iterable[Pair] | Iterable[Ranked]) -> int:
+    """Write pairs or rankings to ``path``, whole or not at all, and return how many."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     count = 0
     try:
@@ -127,10 +211,11 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
 
 
 def data_sha256(workdir: Path) -> str:
-    """One SHA-256 over the three pair files of a training folder, in the order of SPLITS."""
+    """One SHA-256 over the files of a training folder, in the order of SPLITS, pairs first."""
     digest = hashlib.sha256()
-    for split in SPLITS:
-        path = pairs_path(workdir, split)
+    pairs = [pairs_path(workdir, split) for split in SPLITS]
+    lists = [path for split in SPLITS if (path := lists_path(workdir, split)).exists()]
+    for path in (*pairs, *lists):
         if not path.exists():
             raise BadData(f"{path.name} is missing.", advice="Prepare the pairs again.")
         with path.open("rb") as file:
@@ -145,12 +230,12 @@ def _decode(line: bytes) -> Any:
         return json.loads(line)
 
 
-def _encode(pair: Pair) -> bytes:
+def _encode(row: Pair | Ranked) -> bytes:
     try:
-        return orjson.dumps(pair)
+        return orjson.dumps(row)
     except TypeError:  # a lone surrogate somewhere
-        row = {name: getattr(pair, name) for name in Pair.__dataclass_fields__}
-        return orjson.dumps(parse_pair(row))
+        values = {name: getattr(row, name) for name in row.__dataclass_fields__}
+        return orjson.dumps(parse_pair(values) if isinstance(row, Pair) else parse_ranked(values))
 
 
 def _messages(value: Any, name: str) -> list[Message]:
@@ -172,6 +257,17 @@ def _answer(value: Any, name: str) -> Answer:
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name} must be text or a list of messages")
     return _messages(value, name)
+
+
+def _ratings(row: dict[str, Any], name: str) -> Ratings | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > MOST_ATTRIBUTES:
+        raise BadRow(f"{name} must be numbers by attribute, {MOST_ATTRIBUTES} at most")
+    for key in value:
+        _number(value, key, low=-1e6, high=1e6)
+    return {clean_text(str(key)): float(one) for key, one in value.items()}
 
 
 def _number(row: dict[str, Any], name: str, *, low: float, high: float) -> float:

@@ -1,7 +1,8 @@
 """The folder of a training run: its on-disk contract.
 
 In:   ``config.json`` (models.training.TrainingConfig), ``pairs-train.jsonl``,
-      ``pairs-validation.jsonl``, ``pairs-test.jsonl`` (models.pairs).
+      ``pairs-validation.jsonl``, ``pairs-test.jsonl``, ``lists-train.jsonl`` where there are
+      rankings (models.pairs), ``attributes.json`` where there are ratings: their names in order.
 Out:  ``events.jsonl`` (every event, appended), ``checkpoints/step-N/`` (atomic; the last two and
       the best), ``artifact/`` (the reward model, atomic), ``metrics.json`` (last: its presence
       says that the run is done), ``stderr.log``. ``cache/`` and ``lock`` are nobody's business.
@@ -25,6 +26,7 @@ LOCK: Final = "lock"
 ARTIFACT: Final = "artifact"
 CHECKPOINTS: Final = "checkpoints"
 CACHE: Final = "cache"
+ATTRIBUTES: Final = "attributes.json"
 
 
 def read_events(workdir: Path) -> list[dict[str, Any]]:
@@ -34,6 +36,14 @@ def read_events(workdir: Path) -> list[dict[str, Any]]:
         return []
     whole = path.read_bytes().rpartition(b"\n")[0]
     return [orjson.loads(line) for line in whole.split(b"\n") if line]
+
+
+def attributes_of(workdir: Path) -> tuple[str, ...]:
+    """The attributes that responses of this folder are rated on."""
+    try:
+        return tuple(orjson.loads((workdir / ATTRIBUTES).read_bytes()))
+    except FileNotFoundError:
+        return ()
 
 
 def read_metrics(workdir: Path) -> dict[str, Any] | None:

@@ -12,30 +12,46 @@ from typing import Any, Final
 
 import orjson
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from models.backbones import BACKBONES, split_backbone
 from models.errors import BadArtifact, ModelsError
 from models.neural.checkpoint import whole_folder
+from models.neural.objectives import Objective
+from models.objectives import OBJECTIVES
 from models.training import TrainingConfig
 from models.workdir import write_json
 from rubrics.registry import pick
 
 ABOUT: Final = "touchstone.json"
+STATE: Final = "objective.safetensors"
 FORMAT: Final = 1
 
 
 def save_artifact(
-    folder: Path, backbone: Any, config: TrainingConfig, metrics: dict[str, Any]
+    folder: Path,
+    backbone: Any,
+    objective: Objective,
+    config: TrainingConfig,
+    metrics: dict[str, Any],
 ) -> None:
     """Write a model whole or not at all, replacing one that is there."""
-    about = {"format": FORMAT, "config": config.model_dump(mode="json"), "metrics": metrics}
+    about = {
+        "format": FORMAT,
+        "config": config.model_dump(mode="json"),
+        "attributes": list(objective.attributes),
+        "metrics": metrics,
+    }
     with whole_folder(folder) as partial:
         backbone.save(partial)
+        if state := objective.state():
+            save_file(state, partial / STATE)
         write_json(partial / ABOUT, about)
 
 
-def load_artifact(folder: Path, device: torch.device) -> tuple[Any, dict[str, Any]]:
-    """(backbone, what touchstone.json says). Raises BadArtifact."""
+def load_artifact(folder: Path, device: torch.device) -> tuple[Any, Objective, dict[str, Any]]:
+    """(backbone, objective, what touchstone.json says). Raises BadArtifact."""
     if not folder.is_dir():
         raise BadArtifact(f"There is no reward model at {folder}.")
     try:
@@ -53,5 +69,13 @@ def load_artifact(folder: Path, device: torch.device) -> tuple[Any, dict[str, An
         config = TrainingConfig(**about["config"])
     except (KeyError, TypeError, ValueError, ModelsError) as error:
         raise BadArtifact(f"{folder.name}/{ABOUT} cannot be used: {error}") from error
+    make = pick(OBJECTIVES, config.objective)
+    objective: Objective = make(config.objective_options, attributes=about.get("attributes", ()))
     kind = pick(BACKBONES, split_backbone(config.backbone)[0])
-    return kind.load(folder, config.backbone_options, device=device), about
+    backbone = kind.load(folder, config.backbone_options, device=device, outputs=objective.outputs)
+    if (folder / STATE).exists():
+        try:
+            objective.load_state(load_file(folder / STATE))
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise BadArtifact(f"{folder.name}/{STATE} cannot be read ({error}).") from error
+    return backbone, objective, about

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.baselines import longer_wins
 from models.intervals import Accuracy, estimate_accuracy
@@ -17,39 +18,37 @@ from models.neural.store import Store
 SEQUENCES_AT_ONCE: Final = 128
 
 
-def score_pairs(
+def outputs_of_pairs(
     backbone: Any, store: Store, pairs: NDArray[np.int64], check: Callable[[], None]
-) -> NDArray[np.float64]:
-    """Rewards (n, 2) of both sides of the given pairs; ``check`` may raise between batches."""
-    both = pairs[:, None] * 2 + np.arange(2)  # (n, 2) sequences
-    return score(backbone, store, both.reshape(-1), check).reshape(-1, 2)
+) -> Tensor:
+    """Outputs (2n, d) of both sides of the given pairs in turn; ``check`` may raise."""
+    return outputs(backbone, store, store.sequences(pairs), check)
 
 
 @torch.no_grad()
-def score(
+def outputs(
     backbone: Any, store: Store, sequences: NDArray[np.int64], check: Callable[[], None]
-) -> NDArray[np.float64]:
-    """Rewards (m,) of the given sequences, computed in order of length."""
+) -> Tensor:
+    """Outputs (m, d) fp32 on the CPU of the given sequences, computed in order of length."""
     backbone.module.eval()
     order = np.argsort(store.lengths[sequences], kind="stable")  # neighbors need no padding
-    rewards = np.empty(len(sequences))
+    found = torch.zeros(len(sequences), backbone.outputs)
     for chunk in cut(order, SEQUENCES_AT_ONCE):
         check()
         for part in backbone.parts(store.lengths[sequences[chunk], None]):
             members = chunk[part]
-            rewards[members] = backbone.rewards(store, sequences[members]).cpu().numpy()
-    return rewards
+            found[members] = backbone.forward(store, sequences[members]).cpu()
+    return found
 
 
 def measure(
-    rewards: NDArray[np.float64], store: Store, pairs: NDArray[np.int64], *, seed: int
+    margin: NDArray[np.float64], store: Store, pairs: NDArray[np.int64], *, seed: int
 ) -> dict[str, Any]:
-    """Strict accuracy with interval, and loss, of rewards (n, 2) of the given pairs.
+    """Strict accuracy with interval, and loss, of log-odds (n,) that chosen is better.
 
-    Equal rewards are wrong. Pairs whose own label is a tie (p = .5) cannot be got right: they are
+    A margin of zero is wrong. Pairs whose own label is a tie (p = .5) cannot be got right: they are
     left out of accuracy and counted in ``ties``; the loss is over all pairs.
     """
-    margin = rewards[:, 0] - rewards[:, 1]  # (n,)
     p = store.columns["p"][pairs].astype(float)
     decided = p != 0.5
     correct = np.where(p > 0.5, margin > 0, margin < 0)[decided]
@@ -67,7 +66,7 @@ def measure_longer(store: Store, pairs: NDArray[np.int64], *, seed: int) -> dict
     """The same for "longer wins", on the same pairs; here ``ties`` are equal lengths, wrong."""
     p = store.columns["p"][pairs]
     decided = p != 0.5
-    length = store.characters[pairs][decided]  # (n, 2)
+    length = store.characters[store.sequences(pairs)].reshape(-1, 2)[decided]  # (n, 2)
     better = np.where(p[decided, None] > 0.5, length, length[:, ::-1])
     groups = store.columns["prompt_id"][pairs][decided]
     return _fields(longer_wins(better[:, 0], better[:, 1], groups, seed=seed), ties=0)

@@ -40,31 +40,31 @@ MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 
 
 class HashingBackbone:
-    """Hashed features and a linear head: r(x, y) = w · f(x, y)."""
+    """Hashed features and a linear head: r(x, y) = W f(x, y), d numbers."""
 
     group_by_length = False
     clip = math.inf
     evaluations = 10  # per run, where the configuration does not say; they are cheap here
     cpu_threads = 1  # the arrays are too small to share out, which costs tenfold on a busy machine
 
-    def __init__(self, options: HashingOptions, *, device: torch.device) -> None:
-        self.options, self.device = options, device
-        self.module = nn.EmbeddingBag(2**options.buckets_log2, 1, mode="sum").to(device)
+    def __init__(self, options: HashingOptions, *, device: torch.device, outputs: int = 1) -> None:
+        self.options, self.device, self.outputs = options, device, outputs
+        self.module = nn.EmbeddingBag(2**options.buckets_log2, outputs, mode="sum").to(device)
         nn.init.zeros_(self.module.weight)
 
     @classmethod
     def create(
-        cls, argument: str, options: HashingOptions, *, device: torch.device
+        cls, argument: str, options: HashingOptions, *, device: torch.device, outputs: int = 1
     ) -> HashingBackbone:
         """A new model; ``argument`` is empty for this backbone."""
-        return cls(options, device=device)
+        return cls(options, device=device, outputs=outputs)
 
     @classmethod
     def load(
-        cls, folder: Path, options: HashingOptions, *, device: torch.device
+        cls, folder: Path, options: HashingOptions, *, device: torch.device, outputs: int = 1
     ) -> HashingBackbone:
         """A saved model. Raises BadArtifact."""
-        backbone = cls(options, device=device)
+        backbone = cls(options, device=device, outputs=outputs)
         try:
             backbone.module.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -106,14 +106,14 @@ class HashingBackbone:
         """How to split a batch for memory; features are small, so not at all."""
         return [np.arange(len(lengths))]
 
-    def rewards(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
-        """Rewards (m,) fp32 of the given sequences of a store."""
+    def forward(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
+        """Outputs (m, d) fp32 of the given sequences of a store."""
         positions, lengths = store.gather(sequences)
         assert store.values is not None
         ids = torch.from_numpy(store.ids[positions].astype(np.int64)).to(self.device)  # (nnz,)
         values = torch.from_numpy(np.array(store.values[positions])).to(self.device)  # (nnz,)
         offsets = torch.from_numpy(np.cumsum(lengths) - lengths).to(self.device)  # (m,)
-        return self.module(ids, offsets, per_sample_weights=values).squeeze(1)  # (m,)
+        return self.module(ids, offsets, per_sample_weights=values)  # (m, d)
 
 
 def encode(conversations: list[Conversation], options: HashingOptions) -> Encoded:

@@ -14,6 +14,8 @@ import hashlib
 import platform
 import shutil
 import time
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,14 +30,23 @@ from models.neural import checkpoint
 from models.neural.artifact import save_artifact
 from models.neural.batches import batches
 from models.neural.checkpoint import Progress
-from models.neural.evaluate import measure, measure_longer, score_pairs
-from models.neural.objectives import Labels
+from models.neural.evaluate import measure, measure_longer, outputs_of_pairs
+from models.neural.objectives import Batch, Objective
 from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
 from models.neural.store import Store, build_store, open_store
 from models.objectives import OBJECTIVES
-from models.pairs import SPLITS, data_sha256, pairs_path, read_pairs
+from models.pairs import (
+    SPLITS,
+    Pair,
+    Ranked,
+    data_sha256,
+    lists_path,
+    pairs_path,
+    read_lists,
+    read_pairs,
+)
 from models.training import TrainingConfig
-from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, write_json
+from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, attributes_of, write_json
 from rubrics.registry import pick
 
 CHECKPOINT_SECONDS: Final = 300.0  # no kill costs more than this and a step
@@ -74,11 +85,16 @@ class Trainer:
         with Stage(self.emit, "load"):
             torch.manual_seed(self.config.seed)  # a new head, and dropout
             key, argument = split_backbone(self.config.backbone)
-            self.backbone = pick(BACKBONES, key).create(
-                argument, self.config.backbone_options, device=self.device
-            )
-            self.objective = pick(OBJECTIVES, self.config.objective)
             self.options: Any = self.config.objective_options
+            self.objective: Objective = pick(OBJECTIVES, self.config.objective)(
+                self.options, attributes=attributes_of(self.workdir)
+            )
+            self.backbone = pick(BACKBONES, key).create(
+                argument,
+                self.config.backbone_options,
+                device=self.device,
+                outputs=self.objective.outputs,
+            )
         if self.backbone.cpu_threads:
             torch.set_num_threads(self.backbone.cpu_threads)
         self.stop.check()
@@ -86,7 +102,8 @@ class Trainer:
     def encode(self) -> dict[str, Store]:
         """Encoded pairs of every split, from the cache where a former attempt left them."""
         with Stage(self.emit, "tokenize"):
-            parts = (self.data_sha256, self.config.backbone, self.backbone.fingerprint)
+            read = (self.objective.reads, *self.objective.attributes)
+            parts = (self.data_sha256, self.config.backbone, self.backbone.fingerprint, *read)
             name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
             return {split: self.encode_split(split, name) for split in SPLITS}
 
@@ -101,8 +118,12 @@ class Trainer:
             if tell():
                 self.emit("stage", stage="tokenize", state="running", split=split, pairs=pairs)
 
-        pairs = read_pairs(pairs_path(self.workdir, split))
-        return build_store(folder, pairs, self.backbone.encode, on_chunk)
+        rows: Iterable[Pair | Ranked] = read_pairs(pairs_path(self.workdir, split))
+        if self.objective.reads == "lists" and split == "train":
+            rows = chain(read_lists(lists_path(self.workdir, split)), rows)
+        return build_store(
+            folder, rows, self.backbone.encode, on_chunk, attributes=self.objective.attributes
+        )
 
     def select(self) -> None:
         """Which pairs are trained on, with weights of mean one, and which are validated on."""
@@ -195,7 +216,7 @@ class Trainer:
         module.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=self.device)
-        for part in self.backbone.parts(self.lengths(batch).reshape(-1, 2)):
+        for part in self.parts(batch):
             loss, margin = self.forward(batch[part])  # sums over the part
             (loss / len(batch)).backward()
             sums += torch.stack([loss.detach(), margin])
@@ -212,31 +233,45 @@ class Trainer:
         done.seconds += time.monotonic() - started
         return values
 
-    def forward(self, pairs: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Weighted loss and margin, summed over pairs (b,)."""
+    def parts(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Places in a batch (b,) of rows that go through the model together."""
         store = self.stores["train"]
-        sequences = (pairs[:, None] * 2 + np.arange(2)).reshape(-1)  # (2b,) both sides in turn
-        rewards = self.backbone.rewards(store, sequences)  # (2b,) fp32
-        chosen, rejected = rewards.view(-1, 2).unbind(1)  # (b,) each
-        labels = Labels(*(self.column(name, pairs) for name in Labels._fields))
-        weight = torch.from_numpy(self.weight[pairs]).float().to(self.device)  # (b,)
-        loss = self.objective(chosen, rejected, labels, self.options)  # (b,)
-        return (weight * loss).sum(), (chosen - rejected).detach().sum()
+        sizes = store.rows[batch + 1] - store.rows[batch]  # (b,)
+        parts = []
+        for size in np.unique(sizes):  # one size at a time: pairs are nearly all there is
+            places = np.flatnonzero(sizes == size)
+            lengths = store.lengths[store.sequences(batch[places])].reshape(-1, size)
+            parts += [places[part] for part in self.backbone.parts(lengths)]
+        return parts
 
-    def column(self, name: str, pairs: NDArray[np.int64]) -> Tensor:
-        values = self.stores["train"].columns[name][pairs]
-        return torch.from_numpy(values).float().to(self.device)  # (b,)
+    def forward(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Weighted loss and margin, summed over rows (b,) of one size."""
+        store = self.stores["train"]
+        sequences = store.sequences(rows)  # (S,) the answers of a row in turn
+        outputs = self.backbone.forward(store, sequences)  # (S, d) fp32
+        weight = self.tensor(self.weight[rows])  # (b,)
+        loss = self.objective.loss(outputs, self.known(store, rows, sequences))  # (b,)
+        first_two = np.arange(len(rows))[:, None] * (len(sequences) // len(rows)) + np.arange(2)
+        margins = self.objective.margins(outputs.detach()[first_two.reshape(-1)])  # (b,)
+        return (weight * loss).sum(), margins.sum()
 
-    def lengths(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-        offsets = self.stores["train"].offsets
-        sequences = (pairs[:, None] * 2 + np.arange(2)).reshape(-1)
-        return offsets[sequences + 1] - offsets[sequences]  # (2b,)
+    def known(self, store: Store, rows: NDArray[np.int64], sequences: NDArray[np.int64]) -> Batch:
+        return Batch(
+            sizes=torch.from_numpy(store.rows[rows + 1] - store.rows[rows]).to(self.device),
+            p=self.tensor(store.columns["p"][rows]),
+            strength=self.tensor(store.columns["strength"][rows]),
+            ranks=torch.from_numpy(store.ranks[sequences]).to(self.device),
+            ratings=self.tensor(store.ratings[sequences]),
+        )
+
+    def tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).float().to(self.device)
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """The pairs (b,) of an update."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self.order[0] != epoch:
-            sides = self.stores["train"].lengths.reshape(-1, 2).max(axis=1)[self.train_pairs]
+            sides = self.stores["train"].longest(self.train_pairs)
             seed, grouped = (self.config.seed, epoch), self.backbone.group_by_length
             self.order = epoch, batches(sides, self.batch_size, seed=seed, by_length=grouped)
         return self.train_pairs[self.order[1][index]]
@@ -258,8 +293,9 @@ class Trainer:
 
     def measure(self, split: str, pairs: NDArray[np.int64]) -> dict[str, Any]:
         store = self.stores[split]
-        rewards = score_pairs(self.backbone, store, pairs, self.stop.check)
-        return measure(rewards, store, pairs, seed=self.config.seed)
+        outputs = outputs_of_pairs(self.backbone, store, pairs, self.stop.check)
+        margins = self.objective.margins(outputs).double().numpy()
+        return measure(margins, store, pairs, seed=self.config.seed)
 
     def out_of_time(self) -> bool:
         limit = self.config.time_limit
@@ -311,7 +347,9 @@ class Trainer:
 
     def save(self, metrics: dict[str, Any]) -> None:
         with Stage(self.emit, "save"):
-            save_artifact(self.workdir / ARTIFACT, self.backbone, self.config, metrics)
+            save_artifact(
+                self.workdir / ARTIFACT, self.backbone, self.objective, self.config, metrics
+            )
             write_json(self.workdir / METRICS, metrics)  # last: now the run is done
             shutil.rmtree(self.workdir / CACHE, ignore_errors=True)
 

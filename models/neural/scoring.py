@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.neural.artifact import load_artifact
-from models.neural.evaluate import score
+from models.neural.evaluate import outputs
 from models.neural.store import pack
 from models.pairs import Answer, Message, clean_text
 
@@ -24,7 +24,7 @@ class Scorer:
 
     def __init__(self, folder: Path, *, device: str = "") -> None:
         name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.backbone, self.about = load_artifact(folder, torch.device(name))
+        self.backbone, self.objective, self.about = load_artifact(folder, torch.device(name))
 
     def score(self, conversations: Sequence[tuple[list[Message], Answer]]) -> NDArray[np.float64]:
         """Rewards (m,) of m (prompt messages, response)."""
@@ -33,9 +33,8 @@ class Scorer:
             chunk = conversations[start : start + CONVERSATIONS_AT_ONCE]
             cleaned = [(_clean(prompt), _clean_answer(answer)) for prompt, answer in chunk]
             store = pack(self.backbone.encode(cleaned))
-            rewards[start : start + len(chunk)] = score(
-                self.backbone, store, np.arange(len(chunk)), check=lambda: None
-            )
+            found = outputs(self.backbone, store, np.arange(len(chunk)), check=lambda: None)
+            rewards[start : start + len(chunk)] = self.objective.scores(found).numpy()
         return rewards
 
     def read_less(self) -> bool:

@@ -1,6 +1,7 @@
-"""The transformer backbone: any Hugging Face encoder or decoder with one output.
+"""The transformer backbone: any Hugging Face encoder or decoder with a small head.
 
-It is plain ``AutoModelForSequenceClassification`` with ``num_labels=1``, before, during and after
+It is plain ``AutoModelForSequenceClassification`` with one output (or as many as the objective
+wants), before, during and after
 training. Decoders read the reward at the last token that is not padding, so the pad token is
 written into the configuration and never occurs in a text.
 """
@@ -41,6 +42,7 @@ class TransformerBackbone:
         self, module: Any, tokenizer: Any, options: HfOptions, *, device: torch.device
     ) -> None:
         self.module, self.tokenizer, self.options, self.device = module, tokenizer, options, device
+        self.outputs = module.config.num_labels
         self.clip = options.clip
         self.renderer = Renderer(tokenizer, longest_text(module.config, tokenizer, options))
         if not options.dropout:
@@ -53,16 +55,16 @@ class TransformerBackbone:
 
     @classmethod
     def create(
-        cls, argument: str, options: HfOptions, *, device: torch.device
+        cls, argument: str, options: HfOptions, *, device: torch.device, outputs: int = 1
     ) -> TransformerBackbone:
-        """A pretrained model by hub id or local path; its head is new unless it has one output.
+        """A pretrained model by hub id or local path; its head is new unless it has as many outputs.
 
         Raises BadBackbone where there is none, or none that can be used.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(argument)
             module = AutoModelForSequenceClassification.from_pretrained(
-                argument, num_labels=1, dtype=torch.float32, ignore_mismatched_sizes=True
+                argument, num_labels=outputs, dtype=torch.float32, ignore_mismatched_sizes=True
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -79,10 +81,12 @@ class TransformerBackbone:
         return cls(module.to(device), tokenizer, options, device=device)
 
     @classmethod
-    def load(cls, folder: Path, options: HfOptions, *, device: torch.device) -> TransformerBackbone:
+    def load(
+        cls, folder: Path, options: HfOptions, *, device: torch.device, outputs: int = 1
+    ) -> TransformerBackbone:
         """A saved model. Raises BadArtifact."""
         try:
-            return cls.create(str(folder), options, device=device)
+            return cls.create(str(folder), options, device=device, outputs=outputs)
         except BadBackbone as error:
             raise BadArtifact(error.message) from error
 
@@ -137,12 +141,12 @@ class TransformerBackbone:
             parts[-1].append(int(row))
         return [np.array(part) for part in parts]
 
-    def rewards(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
-        """Rewards (m,) fp32 of the given sequences of a store."""
+    def forward(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
+        """Outputs (m, d) fp32 of the given sequences of a store."""
         ids, mask = self.pad(store, sequences)  # (m, t) each
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.module(input_ids=ids, attention_mask=mask).logits  # (m, 1)
-        return logits.float().squeeze(1)  # (m,)
+            logits = self.module(input_ids=ids, attention_mask=mask).logits  # (m, d)
+        return logits.float()
 
     def pad(self, store: Store, sequences: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask (m, t), padded on the right to the longest."""

@@ -174,4 +174,5 @@ def _reward_alone(backbone, conversation):
     from models.neural.store import pack
 
     with torch.no_grad():
-        return backbone.rewards(pack(backbone.encode([conversation])), np.array([0])).numpy()
+        found = backbone.forward(pack(backbone.encode([conversation])), np.array([0]))
+        return found[:, 0].numpy()

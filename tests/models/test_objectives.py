@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from models.neural.objectives import Labels, bradley_terry
+from models.neural.objectives import Batch, BradleyTerry
 from models.objectives import BradleyTerryOptions
 
 pytestmark = pytest.mark.neural
@@ -20,8 +20,18 @@ shares = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
 
 def loss(chosen: float, rejected: float, p: float = 1.0, options=PLAIN) -> float:
     values = torch.tensor([[chosen], [rejected]])
-    labels = Labels(p=torch.tensor([p]), strength=torch.tensor([1.0]))
-    return bradley_terry(values[0], values[1], labels, options).item()
+    return BradleyTerry(options).loss(values, batch(p)).item()
+
+
+def batch(p: float, strength: float = 1.0) -> Batch:
+    """One pair."""
+    return Batch(
+        sizes=torch.tensor([2]),
+        p=torch.tensor([p]),
+        strength=torch.tensor([strength]),
+        ranks=torch.tensor([1, 2]),
+        ratings=torch.zeros(2, 0),
+    )
 
 
 def test_loss_has_the_published_values():
@@ -46,8 +56,7 @@ def test_loss_ignores_a_shift_of_both_rewards_unless_centered(chosen, rejected, 
 
 def test_a_tie_pulls_both_rewards_together():
     values = torch.tensor([2.0, -1.0], requires_grad=True)
-    labels = Labels(p=torch.tensor([0.5]), strength=torch.tensor([0.0]))
-    bradley_terry(values[:1], values[1:], labels, PLAIN).sum().backward()
+    BradleyTerry(PLAIN).loss(values[:, None], batch(0.5, 0.0)).sum().backward()
     assert values.grad[0] > 0 > values.grad[1]
     assert values.grad.sum().item() == pytest.approx(0, abs=1e-7)
 

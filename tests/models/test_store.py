@@ -45,7 +45,7 @@ def test_store_gives_back_what_was_encoded(tmp_path, n, values):
     expected = [sides[s // 2][s % 2] for s in sequences]
     assert "".join(map(chr, store.ids[positions])) == "".join(expected)
     assert lengths.tolist() == [len(text) for text in expected]
-    assert store.characters.tolist() == [[len(a), len(b)] for a, b in sides]
+    assert store.characters.reshape(-1, 2).tolist() == [[len(a), len(b)] for a, b in sides]
 
 
 def test_store_interrupted_while_being_built_leaves_nothing(tmp_path):
