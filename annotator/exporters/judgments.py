@@ -30,6 +30,7 @@ COLUMNS: Final = {
     "project": "text",
     "task_id": "int",
     "kind": "text",
+    "rubric": "text",
     "split": "text",
     "prompt_id": "int",
     "external_id": "text",
@@ -67,6 +68,7 @@ COLUMN_NOTES: Final = {
     "project": "the project's short name",
     "task_id": "the task; judgments of one task are on the same responses in the same order",
     "kind": "kind of task: pairwise, ranking, rating, best-worst or checklist",
+    "rubric": "rubric and version whose criteria the checklist asked; empty: the project's own list",
     "split": "train, validation or test; never on two sides for one prompt",
     "prompt_id": "the prompt in Touchstone",
     "external_id": "the name it was imported under",
@@ -106,7 +108,10 @@ JUDGMENTS: Final = """
            j.is_current, j.is_counted, r.kind = 'judge' AND NOT EXISTS (
                SELECT FROM annotator_preference v WHERE v.judgment_id = j.id AND NOT v.is_held),
            t.is_settled, t.is_gold, j.is_hit, t.gold::text,
-           j.shown_order, j.first_paint_at, j.submitted_at, j.active_ms
+           j.shown_order, j.first_paint_at, j.submitted_at, j.active_ms,
+           coalesce((SELECT b.name || ' v' || v.number FROM annotator_rubricversion v
+                     JOIN annotator_rubric b ON b.id = v.rubric_id
+                     WHERE v.id = t.rubric_version_id), '')
     FROM annotator_judgment j
     JOIN annotator_task t ON t.id = j.task_id
     JOIN annotator_prompt p ON p.id = t.prompt_id
@@ -250,13 +255,14 @@ class Judgments:
             pk, task, kind, split, prompt, external_id, thread, turn, messages, response_ids, ranks,
             strength, both_bad, ratings, reasons, rationale, name, rater, rater_kind, is_simulated,
             source, revision, is_current, is_counted, is_held, is_settled, is_gold, is_hit, gold,
-            shown_order, first_paint_at, submitted_at, active_ms,
+            shown_order, first_paint_at, submitted_at, active_ms, rubric,
         ) = record  # fmt: skip
         return {
             "judgment_id": pk,
             "project": project.slug,
             "task_id": task,
             "kind": kind,
+            "rubric": rubric,
             "split": split,
             "prompt_id": prompt,
             "external_id": external_id,

@@ -151,10 +151,15 @@ def add(*, version: RubricVersion, by: User | None, **values: Any) -> Criterion:
 
 
 def edit(*, criterion: Criterion, by: User | None, **values: Any) -> Criterion:
-    """Change a criterion of a draft. Its evidence stays; what was measured of its text does not."""
+    """Change a criterion of a draft. Its evidence stays; what was measured of its text does not.
+
+    Another verifier has no use for the program of the one before, unless one is named.
+    """
     with transaction.atomic():
         fresh = _held_criterion(criterion)
         before = {name: getattr(fresh, name) for name in FIELDS}
+        if values.get("verifier", fresh.verifier) != fresh.verifier:
+            values.setdefault("program", "")
         checked = _checked({**before, **values})
         changed = {name for name in FIELDS if checked[name] != before[name]}
         for name in changed:

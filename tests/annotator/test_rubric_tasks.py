@@ -716,7 +716,7 @@ def test_criterion_of_a_program_can_become_a_persons(
 ) -> None:
     draft = rubrics.draft(rubric=version.rubric, by=None, like=version)
     program = draft.criteria.get(verifier="program")
-    changed = rubrics.edit(criterion=program, verifier="person", program="", by=None)
+    changed = rubrics.edit(criterion=program, verifier="person", by=None)
     assert (changed.verifier, changed.program) == ("person", "")
     rubrics.approve(version=draft, by=None)
     texts = [line.text for line in rubric_lists.lines_of(draft.pk)]
