@@ -7,7 +7,9 @@ from typing import Final
 from django.urls import path
 from django.urls.resolvers import URLPattern
 
-from annotator.views import rubric_files, rubric_gaps, rubric_induce, rubric_use_people
+from annotator.views import rubric_files, rubric_gaps, rubric_induce, rubric_try, rubric_use_people
+from annotator.views import rubric_use_judge as use_judge
+from annotator.views import rubric_use_scores as use_scores
 from annotator.views import rubrics as views
 
 RUBRIC: Final = "rubrics/<int:rubric_id>/"
@@ -30,9 +32,12 @@ rubrics: list[URLPattern] = [
     path("rubrics/induce/", rubric_induce.induce, name="rubric_induce"),
     path("rubrics/import/", rubric_files.import_file, name="rubric_import"),
     path("rubrics/new/", rubric_files.new, name="rubric_new"),
+    path(VERSION + "try/", rubric_try.rubric_try, name="rubric_try"),
     path(VERSION + "rubric.json", rubric_files.file, name="rubric_file"),
+    path(VERSION + "use/judge/", use_judge.make, name="rubric_use_judge"),
+    path(VERSION + "use/people/", rubric_use_people.make, name="rubric_use_people"),
+    path(VERSION + "use/scores/", use_scores.scores, name="rubric_use_scores"),
     path(VERSION + "gaps/", rubric_gaps.gaps, name="rubric_gaps"),
     path(VERSION + "gaps/queue/", rubric_gaps.queue, name="rubric_gaps_queue"),
     path(VERSION + "gaps/induce/", rubric_gaps.induce, name="rubric_gaps_induce"),
-    path(VERSION + "use/people/", rubric_use_people.make, name="rubric_use_people"),
 ]

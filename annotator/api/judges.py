@@ -23,7 +23,10 @@ router = Router(tags=["judges"])
 
 
 class JudgeOut(Schema):
-    """One version of a judge; ``judged`` counts its verdicts in force."""
+    """One version of a judge; ``judged`` counts its verdicts in force.
+
+    ``rubric`` names the version of a rubric that its criteria are of, such as "Helpful v2".
+    """
 
     id: int
     name: str
@@ -31,6 +34,7 @@ class JudgeOut(Schema):
     kind: str
     model: str
     endpoint: str | None
+    rubric: str | None
     options: dict[str, Any]
     template: str
     template_hash: str
@@ -60,10 +64,11 @@ def _out(judge: Judge) -> dict[str, Any]:
         "id": judge.pk,
         "endpoint": judge.endpoint.name if judge.endpoint else None,
         "judged": judge.rater.judged,
+        "rubric": str(judge.rubric_version) if judge.rubric_version else None,
         **{
             name: getattr(judge, name)
             for name in JudgeOut.model_fields
-            if name not in ("id", "endpoint", "judged")
+            if name not in ("id", "endpoint", "judged", "rubric")
         },
     }
 
@@ -72,7 +77,9 @@ def _out(judge: Judge) -> dict[str, Any]:
 def list_judges(request: HttpRequest, slug: str, before: int | None = None) -> list[dict[str, Any]]:
     """Judges, newest first, a hundred at a time: pass the last id as ``before``."""
     access = access_or_404(request.user, slug, at_least=Role.REVIEWER)
-    rows = Judge.objects.filter(project=access.project).select_related("rater", "endpoint")
+    rows = Judge.objects.filter(project=access.project).select_related(
+        "rater", "endpoint", "rubric_version__rubric"
+    )
     rows = rows.filter(pk__lt=before) if before else rows
     return [_out(judge) for judge in rows.order_by("-pk")[:PAGE]]
 

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django import forms
+from django.urls import reverse
 from pydantic import BaseModel, ValidationError
 
+from annotator.errors import AppError
 from annotator.forms.projects import PercentField, form_field
-from annotator.models import Endpoint, Project
-from rubrics.judging import ASKING, JUDGES
+from annotator.models import Endpoint, Project, RubricVersion
+from annotator.services import rubric_judges
+from annotator.services.rubric_judges import Taken
+from rubrics.judging import ASKING, CONDITIONED, JUDGES
+from rubrics.judging.rubric_options import RubricLine
 from rubrics.llm.budget import Budget
 from rubrics.programs import PROGRAMS
 from rubrics.registry import Method
@@ -19,7 +24,10 @@ PREFIX: Final = "option_"
 MAX_MODEL: Final = 200
 # What most people set; the rest waits under "More".
 ROWS: Final = {"models": 2}
-FIRST: Final = frozenset({"models", "mode", "criteria", "principle", "programs", "model", "number"})
+FIRST: Final = frozenset(
+    {"models", "mode", "criteria", "total", "principle", "programs", "model", "number"}
+)
+CRITERIA: Final = "criteria"  # the option that a rubric fills in
 
 
 class EndpointForm(forms.Form):
@@ -128,8 +136,37 @@ def prices_as_text(prices: Mapping[str, list[float]]) -> str:
     return "\n".join(f"{name} {low:g} {high:g}" for name, (low, high) in prices.items())
 
 
+class RubricField(forms.ModelChoiceField):
+    """An approved version of a rubric; changing it asks for the form's options anew."""
+
+    def __init__(self, project: Project, **kwargs: Any) -> None:
+        keys = [one.pk for one in rubric_judges.approved(project)]
+        rows = RubricVersion.objects.filter(pk__in=keys).select_related("rubric", "verifier")
+        widget = forms.Select(
+            attrs={
+                "hx-get": reverse("judge_new", args=[project.slug]),
+                "hx-target": "#options",
+                "hx-swap": "outerHTML",
+                "hx-include": "#judge input:not([name=csrfmiddlewaretoken]), #judge select, "
+                "#judge [name=option_models]",
+            }
+        )
+        super().__init__(
+            rows.order_by("rubric__name", "-number"),
+            required=False,
+            label="Rubric",
+            empty_label="None: the criteria below",
+            help_text="An approved version: its criteria are copied, since a judge never changes.",
+            widget=widget,
+            **kwargs,
+        )
+
+
 class JudgeForm(forms.Form):
-    """A judge of one kind: its name and the options of that kind. ``shown`` as in TrainForm."""
+    """A judge of one kind: its name and the options of that kind. ``shown`` as in TrainForm.
+
+    Where a version of a rubric is chosen its criteria stand in the place of the option.
+    """
 
     name = forms.CharField(
         max_length=80,
@@ -144,20 +181,59 @@ class JudgeForm(forms.Form):
         self.kind = key if key in JUDGES else next(iter(JUDGES))
         super().__init__(data, initial=dict(initial or {}) | {"kind": self.kind})
         was_shown = data is None or data.get("shown", "") == self.kind
+        self.version: RubricVersion | None = None
+        self.taken: Taken | None = None
+        self.rubric_problem = ""
+        if self.kind in CONDITIONED:
+            self.fields["rubric"] = RubricField(project)
+            self._choose_rubric(project, chosen.get("rubric", ""))
         if self.kind in ASKING:
             rows = project.endpoints.filter(archived_at=None).order_by("name")
+            is_free = self.kind == "rubric"  # programs may check all of it
             self.fields["endpoint"] = forms.ModelChoiceField(
-                rows, empty_label=None, required=was_shown, label="Endpoint"
+                rows,
+                empty_label="None: programs check every criterion" if is_free else None,
+                required=was_shown and not is_free,
+                initial=rows.first() if is_free else None,
+                label="Endpoint",
             )
         self.options: type[BaseModel] = JUDGES[self.kind].load_options()
         for name, info in self.options.model_fields.items():
+            if name == CRITERIA and self.version is not None:
+                continue
             field = form_field(name, info)
             field.required = False
-            field.initial = (initial or {}).get(name, info.get_default(call_default_factory=True))
+            given = (initial or {}).get(name, info.get_default(call_default_factory=True))
+            field.initial = lines_of(given) if name == CRITERIA else given
             field.disabled = not was_shown
             if isinstance(field.widget, forms.Textarea):
                 field.widget.attrs["rows"] = ROWS.get(name, 4)
             self.fields[PREFIX + name] = field
+
+    def _choose_rubric(self, project: Project, asked: Any) -> None:
+        """The version that conditions it, and what it takes over, or why it cannot."""
+        if not (str(asked).isascii() and str(asked).isdecimal() and len(str(asked)) < 19):
+            return
+        rows = RubricVersion.objects.select_related("rubric")
+        found = rows.filter(rubric__project=project, pk=int(asked)).first()
+        if found is None:
+            return
+        try:
+            self.taken = rubric_judges.take(self.kind, found)
+        except AppError as error:
+            self.rubric_problem = f"{error.message} {error.advice}".strip()
+        if not found.is_draft:
+            self.version = found
+
+    @property
+    def rubric_field(self) -> forms.BoundField | None:
+        """Where a version is chosen; None for kinds that read no rubric."""
+        return self["rubric"] if "rubric" in self.fields else None
+
+    @property
+    def taken_lines(self) -> list[str]:
+        """The criteria that are copied, as they could be typed."""
+        return list(lines_of(self.taken.criteria)) if self.taken else []
 
     @property
     def kind_choices(self) -> list[tuple[str, Method, bool]]:
@@ -175,11 +251,15 @@ class JudgeForm(forms.Form):
 
     @property
     def first_fields(self) -> list[forms.BoundField]:
-        return [self[PREFIX + name] for name in self.options.model_fields if name in FIRST]
+        return [self[PREFIX + name] for name in self._shown if name in FIRST]
 
     @property
     def more_fields(self) -> list[forms.BoundField]:
-        return [self[PREFIX + name] for name in self.options.model_fields if name not in FIRST]
+        return [self[PREFIX + name] for name in self._shown if name not in FIRST]
+
+    @property
+    def _shown(self) -> list[str]:
+        return [name for name in self.options.model_fields if PREFIX + name in self.fields]
 
     @property
     def more_is_open(self) -> bool:
@@ -209,7 +289,18 @@ class JudgeForm(forms.Form):
             "kind": self.kind,
             "endpoint": self.cleaned_data.get("endpoint"),
             "options": self._given(),
+            "rubric_version": self.cleaned_data.get("rubric"),
         }
+
+
+def lines_of(criteria: Any) -> Any:
+    """Criteria as lines to be edited, whether kept as text or as rows."""
+    if not isinstance(criteria, list):
+        return criteria
+    return [
+        str(RubricLine.model_validate(one)) if isinstance(one, dict) else str(one)
+        for one in criteria
+    ]
 
 
 class JudgeRunForm(forms.Form):

@@ -65,14 +65,15 @@ def what(judge: Judge) -> str:
     if "orders" in options and options.get("mode") != "pointwise":
         parts.append("both orders" if options["orders"] == "both" else "one order")
     if criteria := options.get("criteria"):
-        parts.append(f"{len(criteria)} criteria")
+        parts.append(f"{len(criteria)} criteri{'on' if len(criteria) == 1 else 'a'}")
     return ", ".join(parts)
 
 
 def listing(project: Project, *, after: int | None = None, archived: bool = False) -> Page[Row]:
     """Judges, the newest first."""
     rows = Judge.objects.filter(project=project, archived_at__isnull=not archived)
-    rows = rows.select_related("rater", "endpoint").defer("template_text").order_by("-pk")
+    rows = rows.select_related("rater", "endpoint", "rubric_version__rubric")
+    rows = rows.defer("template_text").order_by("-pk")
     page = page_by_id(rows, after=after, size=PAGE, build=lambda judge: judge)
     judges = [judge.pk for judge in page.rows]
     reports = _newest(JudgeReport.objects.filter(figures__version=VERSION), judges)
@@ -105,7 +106,7 @@ def _newest(rows: QuerySet[Any], judges: list[int]) -> QuerySet[Any]:
 
 def find(project: Project, judge_id: int) -> Judge | None:
     rows = Judge.objects.filter(project=project, pk=judge_id)
-    return rows.select_related("rater", "endpoint", "created_by").first()
+    return rows.select_related("rater", "endpoint", "created_by", "rubric_version__rubric").first()
 
 
 def endpoints(project: Project) -> list[Endpoint]:

@@ -11,11 +11,12 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotator.errors import AppError
-from annotator.forms.judges import JudgeForm, JudgeRunForm
+from annotator.forms.judges import PREFIX, JudgeForm, JudgeRunForm
 from annotator.jobs import base
-from annotator.models import Judge, Role, Run
+from annotator.models import Judge, Role, RubricVersion, Run
 from annotator.queries import judge_report
 from annotator.queries import judges as queries
+from annotator.queries import rubric_judges as rubrics
 from annotator.queries.run_commands import ledger
 from annotator.services import battery as batteries
 from annotator.services import judge_report as reports
@@ -57,25 +58,61 @@ def new(request: HttpRequest, access: Access) -> HttpResponse:
             else:
                 return redirect("judge", slug=access.project.slug, judge_id=judge.pk)
         return _form(request, access, form, status=422)
-    form = JudgeForm(project=access.project, initial=_initial(request, access))
+    initial = _initial(request, access)
+    if request.htmx:
+        initial |= _typed(request)
+    form = JudgeForm(project=access.project, initial=initial)
     if request.htmx:
         return render(request, "judges/new.html#options", {"access": access, "form": form})
     return _form(request, access, form)
 
 
+def _typed(request: HttpRequest) -> dict[str, Any]:
+    """What stood in the form of the same kind before another rubric was chosen."""
+    sent = request.GET
+    if not sent.get("kind") or sent.get("shown") != sent["kind"] or sent["kind"] not in JUDGES:
+        return {}
+    fields = JUDGES[sent["kind"]].load_options().model_fields
+    typed: dict[str, Any] = {name: sent[PREFIX + name] for name in fields if PREFIX + name in sent}
+    typed |= {
+        name: PREFIX + name in sent for name, info in fields.items() if info.annotation is bool
+    }
+    return typed | ({"endpoint": sent["endpoint"]} if "endpoint" in sent else {})
+
+
 def _initial(request: HttpRequest, access: Access) -> dict[str, Any]:
-    """What the form starts from: another judge's settings, or the kind in the address."""
+    """What the form starts from: another judge's settings, or the kind and rubric in the address."""
     asked: dict[str, Any] = {
         "kind": request.GET.get("kind", ""),
         "name": request.GET.get("name", ""),
+        "rubric": request.GET.get("rubric", ""),
     }
     like = request.GET.get("like", "")
     found = queries.find(access.project, int(like)) if _is_number(like) else None
     if found is not None and found.kind in JUDGES and asked["kind"] in ("", found.kind):
+        options = dict(found.options)
+        if found.rubric_version_id is not None:
+            options.pop("criteria", None)  # the version has them
         return {
-            **found.options, "kind": found.kind, "name": found.name, "endpoint": found.endpoint_id
+            **options, "kind": found.kind, "name": found.name, "endpoint": found.endpoint_id,
+            "rubric": found.rubric_version_id or "",
         }  # fmt: skip
+    version = rubrics.find_version(access.project, asked["rubric"])
+    if version is not None:
+        return asked | _by_rubric(version, asked)
     return asked
+
+
+def _by_rubric(version: RubricVersion, asked: dict[str, Any]) -> dict[str, Any]:
+    """The name of a rubric, and the endpoint and model that checked its criteria."""
+    found: dict[str, Any] = {"name": asked["name"] or version.rubric.name}
+    verifier = version.verifier
+    if verifier is not None and verifier.endpoint_id is not None:
+        found |= {
+            "endpoint": verifier.endpoint_id,
+            "models": verifier.options.get("models", [])[:1],
+        }
+    return found
 
 
 def _is_number(text: str) -> bool:
@@ -124,6 +161,7 @@ def _show(
         "run_form": run_form or JudgeRunForm(),
         "failures": queries.failures(found),
         "settings": _settings(found),
+        "criteria": rubrics.shown_criteria(found),
     }
     return render(request, "judges/judge.html", context, status=status)
 
@@ -134,7 +172,9 @@ def _settings(found: Judge) -> list[tuple[str, str]]:
         return ledger(found.options)
     fields = JUDGES[found.kind].load_options().model_fields
     titles = {key: (info.title or key) for key, info in fields.items()}
-    return ledger({titles.get(key, key): value for key, value in found.options.items()})
+    return ledger(
+        {titles.get(key, key): value for key, value in found.options.items() if key != "criteria"}
+    )
 
 
 def _find(access: Access, judge_id: int) -> Judge:

@@ -204,19 +204,20 @@ class RubricJudge:
         sizes: Array,
         ratings: dict[str, list[int | None]] | None = None,
     ) -> Decision:
-        chances = [[_sigmoid(STEEPNESS * (a - b)) for b in totals] for a in totals]
-        strengths = combine.strengths(chances) if len(totals) > 1 else []
-        is_pair = len(totals) == 2
+        plain = totals.tolist()
+        chances = [[_sigmoid(STEEPNESS * (a - b)) for b in plain] for a in plain]
+        strengths = combine.strengths(chances) if len(plain) > 1 else []
+        is_pair = len(plain) == 2
         strength = combine.widest(ranks)
         if is_pair and strength:
-            strength = 1 + sum(abs(totals[0] - totals[1]) >= least for least in CLEAR)
+            strength = 1 + sum(abs(plain[0] - plain[1]) >= least for least in CLEAR)
         probability = chances[0][1] if is_pair else None
         summary = Opinion(
-            shown_order=tuple(range(len(totals))),
+            shown_order=tuple(range(len(plain))),
             ranks=ranks,
             strength=strength,
             probability=probability,
-            scores={scored.SCORE: [round(float(one), 6) for one in totals], **told.by_program()},
+            scores={scored.SCORE: [round(one, 6) for one in plain], **told.by_program()},
         )
         return Decision(
             ranks,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -167,6 +169,7 @@ def test_rationale_names_what_told_the_answers_apart() -> None:
     call = verdicts({(CITES, "x"): "yes", (FLATTERS, "x"): "yes"})
     said = decided(of, item("x", "y"), call)
     assert said.ranks == (1, 2)
+    assert json.dumps(asdict(replace(said, opinions=()))), "plain numbers only"
     assert said.probability == pytest.approx(1 / (1 + math.exp(-6 * 2 / 6)))
     first, second = said.rationale.splitlines()[1:3]
     assert first == f"“{CITES}”: yes, no → first answer +0.50"

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from annotator.errors import AppError
 from annotator.management import options as given
 from annotator.management import waiting
-from annotator.models import Endpoint, Judge, Project
+from annotator.models import Endpoint, Judge, Project, Rubric, RubricVersion
 from annotator.services import judges
 from rubrics.judging import JUDGES
 from rubrics.registry import find
@@ -23,7 +23,12 @@ class Command(BaseCommand):
         parser.add_argument("slug")
         parser.add_argument("--name", required=True)
         parser.add_argument("--kind", required=True, choices=list(JUDGES))
-        parser.add_argument("--endpoint", help="by its name; for kind llm")
+        parser.add_argument("--endpoint", help="by its name; for kinds llm and rubric")
+        parser.add_argument(
+            "--rubric",
+            metavar="NAME[:vN]",
+            help="whose criteria count, for kinds llm and rubric: the newest approved version, or N",
+        )
         given.add_option_argument(parser)
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
@@ -41,6 +46,7 @@ class Command(BaseCommand):
                 endpoint=find_endpoint(project, options["endpoint"]),
                 by=None,
                 by_operator=True,
+                rubric_version=find_version(project, options["rubric"]),
             )
         except AppError as error:
             raise waiting.as_command_error(error) from error
@@ -60,6 +66,27 @@ def find_endpoint(project: Project, name: str | None) -> Endpoint | None:
     return found
 
 
+def find_version(project: Project, named: str | None) -> RubricVersion | None:
+    """The version that NAME or NAME:vN names; the newest approved one where no number is given."""
+    if not named:
+        return None
+    rubric = Rubric.objects.filter(project=project, name=named).first()
+    name, colon, number = named.rpartition(":v")
+    if rubric is None and colon and number.isascii() and number.isdecimal() and len(number) < 10:
+        rows = RubricVersion.objects.filter(rubric__project=project, rubric__name=name)
+        found = rows.filter(number=int(number)).select_related("rubric").first()
+        if found is not None:
+            return found
+    if rubric is None:
+        rows = Rubric.objects.filter(project=project).order_by("name")
+        known = ", ".join(rows.values_list("name", flat=True)[:100]) or "none"
+        raise CommandError(f"There is no rubric {named!r}. Known: {known}.")
+    found = rubric.versions.filter(state=RubricVersion.State.APPROVED).order_by("-number").first()
+    if found is None:
+        raise CommandError(f"No version of {named!r} is approved. Approve it first.")
+    return found
+
+
 def as_json(judge: Judge) -> dict[str, Any]:
     return {
         "judge": judge.pk,
@@ -69,4 +96,5 @@ def as_json(judge: Judge) -> dict[str, Any]:
         "model": judge.model,
         "rater": judge.rater.name,
         "digest": judge.digest,
+        "rubric": str(judge.rubric_version) if judge.rubric_version else None,
     }
