@@ -23,6 +23,7 @@ from annotator.exporters.files import FileFacts, Row, RowFile, open_file
 from annotator.exporters.health import Counted, Health
 from annotator.exporters.judgments import Facts, Judgments
 from annotator.exporters.recipe import SPLITS, ExportOptions, Ledger, Verdicts
+from annotator.exporters.reward_columns import Columns
 from annotator.exporters.types import RowFormat, SeveralMessages, Shape
 from annotator.models import Project
 from annotator.queries import pairs
@@ -100,6 +101,7 @@ class _Pass:
         self.form, self.options, self.folder, self.losers = form, options, folder, losers
         self.ledger, self.health = Ledger(), Health()
         self.verdicts = Verdicts(options)
+        self.extra: Columns | None = getattr(form, "extra", None)
         self.is_empty_dropped = options.empty == "drop"
         self.is_leak_dropped = options.leaks == "drop"
         self.files: dict[str, RowFile] = {}
@@ -114,6 +116,8 @@ class _Pass:
     ) -> None:
         read = pairs.chunks(project, self.options.selection(), connection=connection)
         texts = with_texts(read, connection=connection, pool_repeats=self.options.repeats == "pool")
+        if self.extra is not None:
+            texts = self.extra.read(texts, connection=connection)
         with closing(ahead(texts)) as batches:
             for batch in batches:
                 self.add(batch)
@@ -153,6 +157,8 @@ class _Pass:
             if row["chosen"] == row["rejected"]:
                 self.ledger.drop("identical")
                 continue
+            if self.extra is not None:
+                row |= self.extra.of(batch.extra, chosen.id, rejected.id)
             rows[pair.split].append(row)
             counted.append((prompt_id, verdict, strength, chosen, rejected))
             if not is_noted:
@@ -177,6 +183,8 @@ class _Pass:
                 )
             self.files[split].write(some)
             self.ledger.keep(split, len(some))
+            if self.extra is not None:
+                self.extra.count(some)
 
     def _note(self, prompt: PromptText, split: str, text: Any) -> None:
         # Python's hash is keyed per process: nobody can make two texts collide on purpose.

@@ -98,6 +98,7 @@ def manifest(
         "options": about.options.model_dump(mode="json"),
         "split": _split(about.project),
         **_votes(about.project, raters),
+        **_rewards(built),
         "health": built.health.as_dict() | {"shown_first_wins": sides and sides.as_dict()},
         "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
         "checksum": checksum(built),
@@ -113,6 +114,12 @@ def _split(project: Project) -> dict[str, Any]:
         "seed": project.options.split_seed,
         "shares": project.options.split.model_dump(),
     }
+
+
+def _rewards(built: Built) -> dict[str, Any]:
+    """Where columns of rewards come from, and how often they lack something."""
+    extra = getattr(built.format, "extra", None)
+    return {} if extra is None else {"rewards": extra.as_dict()}
 
 
 def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:

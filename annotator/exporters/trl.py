@@ -18,7 +18,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from annotator.exporters import reward_columns
 from annotator.exporters.recipe import ExportOptions, Verdict
+from annotator.exporters.reward_columns import Columns, Source
 from annotator.exporters.types import SeveralMessages, Shape
 from annotator.importers import transcripts
 from annotator.queries.pair_texts import PromptText, ResponseText
@@ -35,6 +37,7 @@ COLUMN_NOTES: Final = {
     "chosen_id": "the chosen response in Touchstone",
     "rejected_id": "the rejected response in Touchstone",
     "pair_id": "the first preference counted: it leads to the judgments behind the row",
+    **reward_columns.COLUMN_NOTES,
 }
 
 
@@ -51,13 +54,41 @@ class Options(ExportOptions):
         title="Columns beside the texts",
         description="DPOTrainer reads none of them; RewardTrainer reads margin.",
     )
+    rubric: str = Field(
+        "",
+        max_length=120,
+        title="Reward of a rubric",
+        description="NAME:vN of an approved version that has scored responses: columns"
+        " chosen_rubric and rejected_rubric.",
+    )
+    rubric_reward: Literal["raw", "binary"] = Field(
+        "raw",
+        title="As",
+        description="binary: 1 for the side with the higher reward, a loss for the other.",
+    )
+    rubric_lose: float = Field(-0.1, ge=-100, lt=1, title="What a loss is worth")
+    rubric_criteria: bool = Field(
+        False, title="Verdicts of its criteria", description="A list for each side."
+    )
+    reward_model: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        title="Score of a reward model",
+        description="Its number: columns chosen_reward and rejected_reward, standardized, the"
+        " rubric's reward added where there is one.",
+    )
+    rubric_weight: float = Field(
+        1.0, ge=-1000, le=1000, title="Weight of the rubric beside the model"
+    )
 
 
 class TrlPreference:
     """Turns a decided pair into one row."""
 
-    def __init__(self, options: Options, shape: Shape) -> None:
+    def __init__(self, options: Options, shape: Shape, *, source: Source | None = None) -> None:
         self.options = options
+        self.extra = Columns(source) if source is not None else None
         self.is_chat = options.style == "explicit-conversational" or (
             options.style == "auto" and shape.has_turns
         )
@@ -82,7 +113,7 @@ class TrlPreference:
         columns |= {name: kind for name, kind in numbers.items() if name in self._wanted}
         if "response_ids" in self._wanted:
             columns |= dict.fromkeys(("chosen_id", "rejected_id", "pair_id"), "int")
-        return columns
+        return columns | (self.extra.source.columns if self.extra else {})
 
     def prompt(self, prompt: PromptText) -> Any:
         """The prompt as it stands in a row; empty where there is none."""
@@ -152,6 +183,9 @@ class TrlPreference:
 
     def notes(self) -> list[str]:
         """What a reader of the card should know about this style."""
+        return self._style_notes() + (self.extra.notes() if self.extra else [])
+
+    def _style_notes(self) -> list[str]:
         if self.is_chat:
             return ["Conversational: the tokenizer needs a chat template."]
         if self.rendering == "transcript":

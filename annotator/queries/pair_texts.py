@@ -92,6 +92,7 @@ class Batch:
     a: list[ResponseText]
     b: list[ResponseText]
     repeats: frozenset[int] = frozenset()  # places of pairs with ``is_repeat``
+    extra: Any = None  # what a reader looks up beside the texts
 
     def __iter__(self) -> Iterator[Compared]:
         rows = zip(self.pairs, self.prompts, self.a, self.b, strict=True)

@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 from numpy.typing import NDArray
 
-from annotator.models import Project, RewardModel, RewardScore, RubricVersion, Run
+from annotator.models import Project, Response, RewardModel, RewardScore, RubricVersion, Run
 from annotator.queries.judging import Unsendable, pictures, whole
 from annotator.queries.runs import ACTIVE
 from annotator.queries.snapshot import current
@@ -27,6 +27,7 @@ ALL: Final = "all"
 COMPARED: Final = "compared"
 ONLY: Final = {ALL: "every response", COMPARED: "responses that a vote compares"}
 BINS: Final = 16
+BASIS: Final = "reward_basis"  # of a version's figures: how its rewards are counted
 SOURCES: Final = ("rubric_version", "reward_model")
 
 SELECTED: Final = """
@@ -232,6 +233,40 @@ def summary(
     return Summary(
         int(n), int(prompts), float(mean), float(spread), float(low), float(high), tuple(bins)
     )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What scoring every response takes: ``calls`` in all, ``known`` of them answered before."""
+
+    responses: int
+    asked: int
+    known: int
+
+    @property
+    def calls(self) -> int:
+        return self.responses * self.asked
+
+    @property
+    def left(self) -> int:
+        return max(0, self.calls - self.known)
+
+
+KNOWN: Final = """
+    SELECT count(*) FROM annotator_criterionverdict v
+    JOIN annotator_criterion c ON c.id = v.criterion_id
+    WHERE c.version_id = %s AND c.verifier = 'llm' AND v.call_key IS NOT NULL
+"""
+
+
+def cost(version: RubricVersion, *, asked: int) -> Cost:
+    """Of a version of which a language model checks so many criteria.
+
+    Verdicts that are kept cost nothing again; other runs' replies may be in the cache as well.
+    """
+    responses = Response.objects.filter(project=version.rubric.project_id).count()
+    known = _fetch(KNOWN, [version.pk])[0][0] if asked else 0
+    return Cost(responses, asked, min(int(known), responses * asked))
 
 
 def last_run(

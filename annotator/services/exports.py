@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from django.utils import timezone
 from pydantic import ValidationError
 
 from annotator.errors import Invalid, MethodFailed
-from annotator.exporters import EXPORTERS
+from annotator.exporters import EXPORTERS, reward_columns
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build, build_judgments
 from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
@@ -72,6 +73,7 @@ def start(*, project: Project, format: str, options: dict[str, Any], by: User | 
     """A queued build. The caller enqueues its job on commit. Raises Invalid."""
     checked = read_options(format, options)
     rater_ids(project, checked.selection())
+    reward_columns.find(project, checked)
     return runs.start(
         project=project,
         kind=Run.Kind.EXPORT,
@@ -152,7 +154,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
         else:
             built = build(
                 project,
-                make_format,
+                _with_rewards(make_format, project, options, connection),
                 options,
                 folder,
                 shape=Shape(*queries.shape_of(project, connection=connection)),
@@ -176,6 +178,14 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     work.stage("publish", "Publish")
     version = _publish(folder, work, options, built, found)
     return result_of(version)
+
+
+def _with_rewards(
+    make_format: Any, project: Project, options: ExportOptions, connection: Any
+) -> Any:
+    """The format with the columns of rewards that the options ask for. Raises Invalid."""
+    source = reward_columns.find(project, options, connection=connection)
+    return make_format if source is None else partial(make_format, source=source)
 
 
 def _log_counts(work: runs.Work, ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from annotator.errors import Conflict, NotFound
 from annotator.models import RewardScore, RubricVersion
+from annotator.queries.reward_scores import BASIS
 from annotator.services import runs
 
 VERDICTS: Final = """
@@ -36,7 +37,6 @@ SCORES: Final = """
     SET mean = excluded.mean, variance = NULL, at = excluded.at
 """
 SWEPT_AT_ONCE: Final = 20_000
-BASIS: Final = "reward_basis"
 
 
 class Said(NamedTuple):

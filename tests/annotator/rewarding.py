@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from annotator.jobs.scoring import score
-from annotator.models import Judge, Project, Prompt, Rubric, RubricVersion, Run
+from annotator.models import (
+    Judge,
+    Project,
+    Prompt,
+    RewardModel,
+    RewardScore,
+    Rubric,
+    RubricVersion,
+    Run,
+    RunState,
+)
+from annotator.queries import reward_scores as queries
 from annotator.services import endpoints, judges, reward_scores, rubrics
 from tests import factories
 from tests.simulated import SimulatedServer
@@ -66,3 +77,24 @@ def done(run: Run) -> Run:
     score(run_id=run.pk)
     run.refresh_from_db()
     return run
+
+
+def make_model(project: Any, number: int = 1) -> RewardModel:
+    run = Run.objects.create(project=project, kind=Run.Kind.TRAIN, title="T")
+    return RewardModel.objects.create(
+        project=project, run=run, number=number, objective="bradley-terry", backbone="hashing",
+        artifact=str(run.folder.relative_to(run.folder.parent.parent)),
+    )  # fmt: skip
+
+
+def give_scores(model: RewardModel, scores: dict[int, float], *, summary: bool = True) -> None:
+    RewardScore.objects.bulk_create(
+        RewardScore(project=model.project, response_id=pk, reward_model=model, mean=value)
+        for pk, value in scores.items()
+    )
+    if summary:
+        Run.objects.create(
+            project=model.project, kind=Run.Kind.SCORE, title="S", state=RunState.DONE,
+            config={"reward_model": model.pk},
+            result={"summary": queries.summary("reward_model", model.pk).as_json()},
+        )  # fmt: skip

@@ -40,6 +40,8 @@ from tests.annotator.rewarding import (
     PROGRAM,
     approved,
     done,
+    give_scores,
+    make_model,
     scored,
     sim_judge,
     world,
@@ -229,27 +231,6 @@ def test_criterion_of_a_tag_counts_where_it_is_about_the_prompt() -> None:
     for pk, mean in means(version).items():
         listed = texts(project)[pk].startswith(LISTED)
         assert mean == (6.0 if of_prompt[pk] == tagged.pk else 1.0) * listed
-
-
-def make_model(project: Any, number: int = 1) -> RewardModel:
-    run = Run.objects.create(project=project, kind=Run.Kind.TRAIN, title="T")
-    return RewardModel.objects.create(
-        project=project, run=run, number=number, objective="bradley-terry", backbone="hashing",
-        artifact=str(run.folder.relative_to(run.folder.parent.parent)),
-    )  # fmt: skip
-
-
-def give_scores(model: RewardModel, scores: dict[int, float], *, summary: bool = True) -> None:
-    RewardScore.objects.bulk_create(
-        RewardScore(project=model.project, response_id=pk, reward_model=model, mean=value)
-        for pk, value in scores.items()
-    )
-    if summary:
-        Run.objects.create(
-            project=model.project, kind=Run.Kind.SCORE, title="S", state=RunState.DONE,
-            config={"reward_model": model.pk},
-            result={"summary": queries.summary("reward_model", model.pk).as_json()},
-        )  # fmt: skip
 
 
 def test_reward_model_s_criterion_is_the_share_it_scores_lower() -> None:
