@@ -14,6 +14,7 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters.recipe import ExportOptions
 from annotator.forms.projects import PercentField, form_field
 from annotator.models import Project
+from annotator.queries import reward_scores
 from annotator.queries.pairs import rater_ids
 from rubrics.registry import Method, choices
 
@@ -41,6 +42,10 @@ WORDS: Final = {
         "explicit-conversational": "conversational: messages",
     },
     "splits": {"train": "Train", "validation": "Validation", "test": "Test"},
+    "rubric_reward": {
+        "raw": "the reward itself",
+        "binary": "1 for the higher, a loss for the other",
+    },
     "columns": {
         "margin": "margin (strength)",
         "votes": "votes",
@@ -93,6 +98,29 @@ class ExportForm(forms.Form):
             field.initial = info.get_default(call_default_factory=True)
             self.fields[name] = field
         self.fields["rater_names"].widget.attrs |= {"rows": 3}
+        self._offer_rewards()
+
+    def _offer_rewards(self) -> None:
+        """Name the versions and models that have scores; without any, ask nothing about them."""
+        if "rubric" not in self.fields:
+            return
+        versions = reward_scores.scored_versions(self.project)
+        models = reward_scores.scored_models(self.project)
+        offered = {
+            "rubric": [("", "none"), *((f"{v.rubric.name}:v{v.number}", str(v)) for v in versions)],
+            "reward_model": [("", "none"), *((str(m.number), m.name) for m in models)],
+        }
+        for name, rows in offered.items():
+            old = self.fields[name]
+            self.fields[name] = forms.ChoiceField(
+                choices=rows, label=old.label, help_text=old.help_text, required=False
+            )
+        of_rubric = [] if versions else [name for name in self.fields if name[:7] == "rubric_"]
+        gone = [] if versions else ["rubric", *of_rubric]
+        gone += [] if models else ["reward_model"]
+        gone += [] if versions and models else ["rubric_weight"]
+        for name in gone:
+            self.fields.pop(name, None)
 
     @property
     def formats(self) -> list[tuple[str, Method, bool]]:
@@ -114,6 +142,8 @@ class ExportForm(forms.Form):
         was_sent = "sent" in self.data
         found = {}
         for name in self.options_model.model_fields:
+            if name not in self.fields:
+                continue
             value = self.cleaned_data.get(name)
             is_box = isinstance(self.fields[name], forms.MultipleChoiceField)
             if value in (None, "") or (value == [] and not (is_box and was_sent)):
@@ -133,7 +163,9 @@ class ExportForm(forms.Form):
         except ValidationError as error:
             for one in error.errors():
                 name = str(one["loc"][0]) if one["loc"] else "rater_names"
-                self.add_error(name, one["msg"].removeprefix("Value error, "))
+                self.add_error(
+                    name if name in self.fields else None, one["msg"].removeprefix("Value error, ")
+                )
         except Invalid as error:
             self.add_error("rater_names", error.message)
         return data

@@ -108,6 +108,7 @@ LEAST: Final = {
     "reward_model_artifact": Role.OWNER,
     "rubric_use_judge": Role.OWNER,
     "rubric_use_people": Role.OWNER,
+    "rubric_use_scores": Role.REVIEWER,
     "datasets": Role.OWNER,
     "export": Role.OWNER,
     "dataset": Role.OWNER,
