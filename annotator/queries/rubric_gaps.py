@@ -31,7 +31,7 @@ from rubrics.sheet import Sheet
 
 PAGE: Final = 50
 LINE: Final = 120  # characters of a prompt in a row
-EXCERPT: Final = 800  # of an answer
+EXCERPT: Final = 600  # of an answer
 # What a filter shows -> its kinds and its words. What was never scored is shown when asked for.
 FILTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "": ((SILENT, CONTRARY), "All"),

@@ -123,7 +123,7 @@ def test_page_lists_what_is_unexplained_with_the_votes_and_never_held_out_pairs(
     assert page.status_code == 200
     text = page.content.decode()
     assert "2 pairs no criterion explains" in text
-    assert text.count("3 of 3 chose it") == 2
+    assert text.count("3 of 3 agree on the chosen one") == 2
     assert "Question &lt;b&gt;1&lt;/b&gt;?" in text
     assert "Question &lt;b&gt;2&lt;/b&gt;?" in text
     assert "Good answer 4." not in text  # held out
@@ -190,7 +190,7 @@ def test_single_votes_are_enough_where_there_are_no_others() -> None:
     text = world.client().get(world.url()).content.decode()
     assert "1 pair no criterion explains" in text
     assert "One vote is all there is" in text
-    assert "1 of 1 chose it" in text
+    assert "1 of 1 agree on the chosen one" in text
 
 
 def test_contradictions_name_both_criteria_with_counts_and_examples() -> None:
