@@ -309,8 +309,7 @@ def _of_people(voices: Voices) -> Finding:
         words += f", does not apply {voices.not_applicable:,}"
     if voices.not_applicable > max(voices.yes, voices.no):
         return Finding("n/a", score, reason=words, by="people")
-    share = voices.yes / (voices.yes + voices.no)
-    return Finding("yes" if share >= SAYS_YES else "no", score, share, words, by="people")
+    return Finding("yes" if score >= SAYS_YES else "no", score, reason=words, by="people")
 
 
 def _of_reward_model(at: Standing) -> Finding:

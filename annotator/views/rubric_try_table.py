@@ -20,7 +20,7 @@ class Cell:
     said: str
     word: str
     is_good: bool | None
-    probability: str
+    share: str  # how much of a yes, where it is not all or nothing
     reason: str
     by: str
 
@@ -73,8 +73,8 @@ def signed(value: float | None) -> str:
 def table(result: Mapping[str, Any]) -> Table:
     names = list(result["totals"])
     outcome, detail = _outcome(result, names)
-    people, winner = _people(result["people"])
     ours = (result["outcome"] or {}).get("winner")
+    people, winner = _people(result["people"], ours=ours)
     return Table(
         lines=[_line(row, names) for row in result["criteria"]],
         sums=[_sum(NAMES[name], result["totals"][name]) for name in names],
@@ -103,17 +103,24 @@ def _line(row: Mapping[str, Any], names: list[str]) -> Line:
 
 
 def _cell(name: str, found: Mapping[str, Any], worth: float) -> Cell:
-    said, probability = found["said"], found["probability"]
+    said = found["said"]
     decides = said in ("yes", "no") and worth != 0
     return Cell(
         name=name,
         said=said or "unknown",
         word=WORDS[said],
         is_good=(said == "yes") == (worth > 0) if decides else None,
-        probability=formats.percent(probability, digits=0) if probability is not None else "",
+        share=_share(found),
         reason=found["reason"],
         by=found["by"],
     )
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    if found["probability"] is not None:
+        return f"P(yes) {formats.percent(found['probability'], digits=0)}"
+    score = found["score"]
+    return "" if score in (None, 0, 1) else f"score {formats.percent(score, digits=0)}"
 
 
 def _sum(name: str, total: Mapping[str, Any]) -> Sum:
@@ -149,7 +156,7 @@ def _outcome(result: Mapping[str, Any], names: list[str]) -> tuple[str, str]:
     return f"{NAMES[found['winner']]} comes out first", f"by {margin} of at most {most}, {basis}"
 
 
-def _people(votes: Mapping[str, int] | None) -> tuple[str, str]:
+def _people(votes: Mapping[str, int] | None, *, ours: str | None) -> tuple[str, str]:
     """What people said in words, and whom most of them prefer."""
     if not votes:
         return "", ""
@@ -160,4 +167,5 @@ def _people(votes: Mapping[str, int] | None) -> tuple[str, str]:
     winner, count = ("a", a) if a > b else ("b", b)
     if ties > count:
         return f"People see no difference: {ties:,} of {total:,}.", "even"
-    return f"People prefer {NAMES[winner]}: {count:,} of {total:,}.", winner
+    beside = {winner: " too"}.get(ours or "", " instead" if ours in NAMES else "")
+    return f"People prefer {NAMES[winner]}{beside}: {count:,} of {total:,}.", winner

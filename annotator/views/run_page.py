@@ -50,6 +50,7 @@ KEEPS = {
         "resuming asks the same questions and pays for none of them twice."
     ),
     Run.Kind.MEASURE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
+    Run.Kind.TRY: "Canceling keeps every reply that was paid for; trying again pays for the rest.",
     Run.Kind.SCORE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
 }
 
@@ -188,10 +189,8 @@ def _asking(detail: Detail, curves: Curves) -> list[Figure]:
         of = f"of {run.total:,} {run.unit}" if run.total else run.unit
         found.append(Figure("Done", f"{run.progress:,}", of=of.strip(), note=run.message))
     found.append(_time(detail, curves))
-    made = run_rubric.criteria(run)
-    rows = [made] if made else []
+    rows = [*run_rubric.headlines(run), *run_rubric.paid(run.counters)]
     found += [Figure(name, value, note=note) for name, value, note in rows]
-    found += [Figure(name, value, note=note) for name, value, note in run_rubric.paid(run.counters)]
     return [one for one in found if one]
 
 

@@ -31,9 +31,14 @@ RESULTS: Final = {
     Run.Kind.JUDGE: "judges/result.html",
     Run.Kind.BATTERY: "judges/result.html",
     Run.Kind.REPORT: "judges/result.html",
+    Run.Kind.TRY: "rubrics/tried.html",
 }
 # What a run of a kind shows at any time, beside its figures.
-PARTS: Final = {Run.Kind.JUDGE: "runs/judging.html", Run.Kind.RUBRIC: "runs/rubric.html"}
+PARTS: Final = {
+    Run.Kind.JUDGE: "runs/judging.html",
+    Run.Kind.RUBRIC: "runs/rubric.html",
+    Run.Kind.MEASURE: "runs/rubric.html",
+}
 LOG_CHUNK: Final = 16_384
 
 

@@ -16,6 +16,7 @@ from rubrics.programs.evaluate import Messages, compute
 from rubrics.registry import find
 
 QUOTED: Final = 60  # characters of a response that a reason quotes
+AROUND: Final = 20  # characters before and after what was found
 MOST_NAMED: Final = 5
 ASKED: Final = "asked-"
 
@@ -120,10 +121,18 @@ def _match(*patterns: re.Pattern[str], lower: bool = False) -> Callable[[Case], 
             text = line.lower() if lower else line
             for pattern in patterns:
                 if found := pattern.search(text):
-                    return f"{quote(text[max(0, found.start() - 15) : found.end() + 15])}"
+                    return quote(_around(text, found.start(), found.end()))
         return "none found"
 
     return say
+
+
+def _around(text: str, start: int, end: int) -> str:
+    """What stands from ``start`` to ``end``, with the whole words near before it."""
+    before = text[max(0, start - AROUND) : start]
+    if start > AROUND:
+        before = before.partition(" ")[2]
+    return before + text[start : end + AROUND]
 
 
 def _hedges(case: Case) -> str:

@@ -211,12 +211,12 @@ def test_stored_pair_stands_beside_what_people_said(project: Project, owner: Use
     version, task = version_of(project), judged(project, "a1", "a1", "b1")
     text = client_of(owner).get(address(version), pair(task)).content.decode()
     assert "A comes out first" in text
-    assert '<span class="state" data-state="done">People prefer A: 2 of 3.' in text
+    assert '<span class="state" data-state="done">People prefer A too: 2 of 3.' in text
     for choice in ("b1", "b1"):
         Task.objects.filter(pk=task.pk).update(free=1)
         factories.judgment(factories.rater(project), task, choice)
     text = client_of(owner).get(address(version), pair(task)).content.decode()
-    assert '<span class="state" data-state="warn">People prefer B: 3 of 5.' in text
+    assert '<span class="state" data-state="warn">People prefer B instead: 3 of 5.' in text
 
 
 def test_random_pair_is_of_the_test_split(project: Project, owner: User) -> None:
@@ -319,6 +319,8 @@ def test_model_is_asked_in_a_run_that_the_page_follows(
     assert "2 calls paid, 0 from the cache" in fragment
     assert '<span class="tag">simulated</span>' in fragment
     assert not CriterionVerdict.objects.exists()
+    own = client.get(reverse("run", args=[project.slug, run.pk])).content.decode()
+    assert begun["Location"] in own
     again = rubric_tries.begin(
         version=version, subject=rubric_tries.paste(prompt=PROMPT, answers=[SHORT, LONG]), by=owner
     )
