@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from annotator import rendering
+from annotator.kinds.asked import RubricSettings
 from annotator.kinds.base import LABELS, kind
 from annotator.models import AssignmentState, Image, Project, ProjectSettings, Rater
 from annotator.queries import rubric_lists
@@ -101,6 +102,11 @@ class Desk:
     @property
     def is_images(self) -> bool:
         return any(answer.image for answer in self.answers)
+
+    @property
+    def is_of_rubric(self) -> bool:
+        """Whether criteria of a rubric are asked: the project's question is about something else."""
+        return isinstance(self.options, RubricSettings)
 
     @property
     def default_question(self) -> str:

@@ -57,7 +57,7 @@ def _row(criterion: Criterion, checks: Checks) -> Row:
     def mini(value: float | None, interval: tuple[float, float] | None) -> MiniInterval | None:
         if value is None or interval is None:
             return None
-        return mini_interval(value, *interval, domain=(0.0, 1.0), reference=0.5, width=104)
+        return mini_interval(value, *interval, domain=(0.0, 1.0), width=104)
 
     confirms, people = checks.confirms, checks.people
     return Row(
