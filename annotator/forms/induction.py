@@ -68,7 +68,6 @@ class InduceForm(forms.Form):
         self.project, self.judges = project, judges
         super().__init__(data, initial=dict(initial or {}) | {"method": self.method})
         was_shown = data is None or data.get("shown", "") == self.method
-        self.fields["name"].widget.attrs["placeholder"] = GENERATORS[self.method].label
         if self.asks:
             offered = [(str(judge.pk), _judge_label(judge)) for judge in judges]
             self.fields["judge"] = forms.ChoiceField(
@@ -199,10 +198,10 @@ class InduceForm(forms.Form):
 def default_method(project: Project, judges: Sequence[Judge]) -> tuple[str, str]:
     """(key, why it and no other)."""
     if project.modality == Project.Modality.IMAGE:
-        return "autorubric-t2i", "Preselected because the answers are images: it looks at them."
+        return "autorubric-t2i", "AutoRubric-T2I is preselected: the answers are images."
     if not judges:
-        return "program", "Preselected because no judge can be asked: it needs none."
-    return "autorule", "Preselected: of the methods that ask a model it fits most projects."
+        return "program", "Programs are preselected: no judge can be asked, and they need none."
+    return "autorule", "AutoRule is preselected: it needs no written reasons, and few calls a pair."
 
 
 def _judge_label(judge: Judge) -> str:

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import Q
+
 from annotator.models import Criterion, RubricVersion, Run
 
 
@@ -24,8 +26,9 @@ class Version:
 
 
 def version_of(run: Run) -> Version | None:
-    """What the run wrote, as it stands now; None before that, or once it was discarded."""
-    found = RubricVersion.objects.filter(run=run).select_related("rubric").first()
+    """What the run wrote or measured, as it stands now; None before that, or once it is gone."""
+    about = Q(run=run) if run.kind == Run.Kind.RUBRIC else Q(measurements__run=run)
+    found = RubricVersion.objects.filter(about).select_related("rubric").first()
     if found is None:
         return None
     decisions = Counter(found.criteria.values_list("decision", flat=True))

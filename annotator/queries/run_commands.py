@@ -12,9 +12,22 @@ from rubrics.generators import GENERATORS
 # What says most comes first: JSON in PostgreSQL keeps no order.
 FIRST: Final = {
     name: place
-    for place, name in enumerate(("filename", "path", "format", "objective", "backbone", "options"))
+    for place, name in enumerate(
+        (
+            "filename",
+            "path",
+            "format",
+            "method",
+            "rubric",
+            "asked",
+            "objective",
+            "backbone",
+            "options",
+        )
+    )
 }
-HIDDEN: Final = frozenset({"absolute", "judge", "queue", "only"})  # numbers and names of the server
+# Numbers and names of the server, and lists of them.
+HIDDEN: Final = frozenset({"absolute", "judge", "queue", "only", "version"})
 STORED: Final = frozenset({"path"})  # where the server keeps an upload
 UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of the server
 MAX_VALUE: Final = 200
@@ -30,7 +43,7 @@ def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
             rows += ledger(value)
         elif name not in hidden and value not in (None, "", []):
             rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
-    return rows
+    return list(dict.fromkeys(rows))
 
 
 def _shown(name: str, value: Any) -> str:

@@ -26,8 +26,8 @@ SAMPLE: Final = {
     "version": files.VERSION,
     "rubric": "Helpfulness",
     "criteria": [
-        {"text": "The answer names the steps in order.", "weight": 0.8},
-        {"text": "The answer refuses without a reason.", "polarity": -1},
+        {"text": "It names each step.", "weight": 0.8},
+        {"text": "It refuses for no reason.", "polarity": -1},
     ],
 }
 
