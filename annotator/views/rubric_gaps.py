@@ -192,10 +192,10 @@ def _back(request: HttpRequest, version: RubricVersion) -> HttpResponse:
 
 def _say(request: HttpRequest, done: Queued) -> None:
     count = done.raised + done.made
-    said = (
-        f"{count:,} task{'' if count == 1 else 's'} ask{'s' if count == 1 else ''} for another vote"
-    )
-    said += f", {done.made:,} of them new." if done.made else "."
+    said = "Nobody is asked anew."
+    if count:
+        said = f"{count:,} task{'s ask' if count > 1 else ' asks'} for another vote"
+        said += f", {done.made:,} of them new." if done.made else "."
     for reason, pairs in done.refused.items():
-        said += f" {pairs:,} pair{'' if pairs == 1 else 's'} left as they are: {reason}."
+        said += f" {pairs:,} pair{'s' if pairs > 1 else ''} left out: {reason}."
     (messages.success if count else messages.warning)(request, said)

@@ -235,7 +235,7 @@ def test_queue_asks_for_one_more_vote_on_each_pair_and_pressing_twice_changes_no
     expected = [(3, 0), (4, 1), (4, 1), (3, 0), (3, 0)]
     assert world.places() == expected
     again = client.post(world.url("rubric_gaps_queue"), follow=True).content.decode()
-    assert "2 pairs left as they are: a vote is still to come on them" in again
+    assert "Nobody is asked anew. 2 pairs left out: a vote is still to come on them." in again
     assert world.places() == expected
     events = AuditEvent.objects.filter(verb="tasks.another-vote").order_by("pk")
     assert [event.data["raised"] for event in events] == [2, 0]
@@ -325,7 +325,7 @@ def test_pair_whose_answer_is_gone_is_said_so(world: World) -> None:
     Task.objects.filter(pk=task.pk).delete()
     task.prompt.responses.get(pk=task.response_ids[0]).delete()
     assert world.queue("silent").refused == {rubric_gaps.GONE: 1}
-    assert "not there any more" in world.client().get(world.url()).content.decode()
+    assert "Not there any more." in world.client().get(world.url()).content.decode()
 
 
 def test_archived_project_queues_nothing(world: World) -> None:
