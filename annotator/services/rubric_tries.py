@@ -98,8 +98,7 @@ def begin(
     calls = len(asked) * len(trial.candidates) * (1 + REPAIRS)
     config = {
         "version": version.pk,
-        "rubric": version.rubric_id,
-        "number": version.number,
+        "rubric": str(version),
         "subject": asdict(subject),
         "judge": judge.pk,
         "asked": str(judge),
@@ -182,7 +181,7 @@ def _ask(work: runs.Work, trial: _Trial, judge: Judge) -> Applied:
     said = [one for row in applied.rows for one in row.findings]
     if sum(applied.failures.values()) == total and not any(one.said for one in said):
         raise MethodFailed(
-            f"{judge.endpoint} gives no answers: {_reasons(applied)}.",
+            f"The endpoint {judge.endpoint} gives no answers: {_reasons(applied)}.",
             advice="Check the endpoint on the page of judges, then try again.",
         )
     return applied
@@ -197,7 +196,7 @@ def _failed(applied: Applied, judge: Judge) -> list[str]:
     if not missing:
         return []
     questions = f"{missing:,} question{'' if missing == 1 else 's'}"
-    return [f"{judge.endpoint} did not answer {questions}: {_reasons(applied)}."]
+    return [f"The endpoint {judge.endpoint} did not answer {questions}: {_reasons(applied)}."]
 
 
 # One try ------------------------------------------------------------------------------------------
@@ -230,6 +229,7 @@ class _Trial:
         pair = self._stored if self._stored and len(self._stored.responses) > 1 else None
         return {
             "rubric": self.version.rubric.name,
+            "rubric_id": self.version.rubric_id,
             "version": self.version.number,
             **applied.as_json(),
             "people": queries.votes(self._project, pair) if pair else None,

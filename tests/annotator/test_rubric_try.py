@@ -386,12 +386,12 @@ def test_endpoint_that_fails_is_named_with_its_reason(
     judge.options = {"models": ["no-such-model"]}
     judge.save()
     version.criteria.filter(verifier="program").update(decision="proposed")
-    note = f"{judge.endpoint} did not answer 2 questions: the endpoint refused the request."
+    note = f"The endpoint {judge.endpoint} did not answer 2 questions: the endpoint refused the request."
     assert done(mixed).result["notes"] == [note]
     assert note in client_of(owner).get(f"{address(version)}?run={mixed.pk}").content.decode()
     version.criteria.filter(verifier="program").update(decision="rejected")
     assert done(alone).state == RunState.FAILED
-    assert alone.error.startswith(f"{judge.endpoint} gives no answers")
+    assert alone.error.startswith(f"The endpoint {judge.endpoint} gives no answers")
     text = client_of(owner).get(f"{address(version)}?run={alone.pk}").content.decode()
     assert "gives no answers: the endpoint refused the request." in text
     assert "Check the endpoint" in text
