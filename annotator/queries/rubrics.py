@@ -153,13 +153,12 @@ def active_runs(version: RubricVersion) -> list[Run]:
 
 @dataclass(frozen=True)
 class Quote:
-    """Words of somebody who judged a pair, or of a model that read it."""
+    """Words of somebody who judged a pair; ``who`` is empty for a model that read it."""
 
     text: str
     who: str
     supports: bool
     task_id: int | None
-    is_rationale: bool  # somebody's own words, not a passage of an answer
 
 
 @dataclass(frozen=True)
@@ -178,11 +177,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a criterion and against it: counts of all, some words, one pair."""
+    """What speaks for a criterion and against it: counts of all, some words, one pair.
+
+    ``quotes`` are people's, ``traces`` what the model gave as its reason.
+    """
 
     supports: int
     contradicts: int
     quotes: list[Quote]
+    traces: list[Quote]
     example: Example | None
     counter: Example | None
 
@@ -194,40 +197,47 @@ def evidence(project: Project, criterion: Criterion, measured: Sheet | None) -> 
         pro=Count("pk", filter=Q(supports=True)), con=Count("pk", filter=Q(supports=False))
     )
     told = rows.select_related("rater", "rater__user").order_by("-supports", "pk")
-    with_words = list(told.exclude(quote="")[:READ])
-    quotes = _quotes(_picked(with_words)) if with_words else _rationales(list(told[:READ]))
+    rows = list(told[:READ])
+    said = list(told.exclude(quote="").exclude(judgment_id=None)[:READ])
     return Evidence(
         supports=counts["pro"],
         contradicts=counts["con"],
-        quotes=quotes,
+        quotes=_picked(_quotes(said)) if said else _picked(_rationales(rows)),
+        traces=_picked(_traces(rows)),
         example=_example(project, criterion, told.filter(supports=True).first(), measured, 1),
         counter=_example(project, criterion, told.filter(supports=False).first(), measured, -1),
     )
 
 
-def _picked(rows: list[CriterionEvidence]) -> list[CriterionEvidence]:
-    """A few, of different people and both sides where there are both."""
-    pro = [one for one in rows if one.supports]
-    con = [one for one in rows if not one.supports]
+def _picked(quotes: list[Quote]) -> list[Quote]:
+    """A few in different words, of both sides where there are both."""
+    different = list({one.text: one for one in reversed(quotes)}.values())[::-1]
+    pro = [one for one in different if one.supports]
+    con = [one for one in different if not one.supports]
     kept = pro[: QUOTES_FOR if con else QUOTES]
     return kept + con[: QUOTES - len(kept)]
 
 
 def _quotes(rows: list[CriterionEvidence]) -> list[Quote]:
-    judgments = Judgment.objects.in_bulk([one.judgment_id for one in rows if one.judgment_id])
-    found = []
-    for one in rows:
-        judgment = judgments.get(one.judgment_id or 0)
-        found.append(
-            Quote(
-                text=one.quote,
-                who=str(one.rater) if one.rater else "",
-                supports=one.supports,
-                task_id=judgment.task_id if judgment else None,
-                is_rationale=one.judgment_id is not None,
-            )
+    tasks = dict(
+        Judgment.objects.filter(pk__in={one.judgment_id for one in rows}).values_list(
+            "pk", "task_id"
         )
-    return found
+    )
+    return [
+        Quote(
+            one.quote,
+            str(one.rater) if one.rater else "somebody",
+            one.supports,
+            tasks.get(one.judgment_id or 0),
+        )
+        for one in rows
+    ]
+
+
+def _traces(rows: list[CriterionEvidence]) -> list[Quote]:
+    told = [one for one in rows if one.quote and one.judgment_id is None]
+    return [Quote(one.quote, "", one.supports, None) for one in told]
 
 
 def _rationales(rows: list[CriterionEvidence]) -> list[Quote]:
@@ -249,11 +259,8 @@ def _rationales(rows: list[CriterionEvidence]) -> list[Quote]:
             continue
         supports = towards if towards is not None else not away
         words, task = vote.judgment.rationale, vote.judgment.task_id
-        found.append(Quote(words, str(vote.rater), supports, task, is_rationale=True))
-    pro = [one for one in found if one.supports]
-    con = [one for one in found if not one.supports]
-    kept = pro[: QUOTES_FOR if con else QUOTES]
-    return kept + con[: QUOTES - len(kept)]
+        found.append(Quote(words, str(vote.rater), supports, task))
+    return found
 
 
 def _example(

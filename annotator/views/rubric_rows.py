@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +28,8 @@ from rubrics.sheet import Sheet, accuracy
 MINI: Final = 104
 ASIDE: Final = 340
 NAMED: Final = 6  # curves of the path that have a name
+SAME: Final = 1e-6
+EQUAL: Final = "Every criterion counts the same."
 LIKE: Final = 0.8  # a correlation from which two criteria ask for much the same
 WAYS: Final = {
     Criterion.Verifier.LLM: "asked of a model",
@@ -45,7 +47,8 @@ STATES: Final = {
 
 @dataclass(frozen=True)
 class Row:
-    """One criterion as its row has it. ``weight`` is fitted; ``in_use`` where it also counts."""
+    """One criterion as its row has it. ``weight`` is fitted; ``counts`` is what it counts with
+    where that is something else."""
 
     criterion: Criterion
     label: str
@@ -55,6 +58,7 @@ class Row:
     precision: str
     weight: str
     interval: str
+    counts: str
     mini: MiniInterval | None
     state: str
     said: str
@@ -79,6 +83,7 @@ class Lines:
     merged: list[Row]
     decided: int
     total: int
+    weighing: str
 
     @property
     def left(self) -> int:
@@ -103,14 +108,29 @@ def lines(
     ]
     rows.sort(key=lambda row: (-_size(row), row.criterion.position))
     kept = [row for row in rows if row.criterion.decision != Criterion.Decision.MERGED]
+    merged = [row for row in rows if row.criterion.decision == Criterion.Decision.MERGED]
+    weighing = _weighing(kept)
+    if weighing == EQUAL:
+        kept = [replace(row, counts="") for row in kept]
     decided = sum(row.criterion.decision != Criterion.Decision.PROPOSED for row in kept)
     return Lines(
         rows=kept,
         axis=_axis(domain) if domain else None,
-        merged=[row for row in rows if row not in kept],
+        merged=merged,
         decided=decided,
         total=len(kept),
+        weighing=weighing,
     )
+
+
+def _weighing(rows: Sequence[Row]) -> str:
+    """How the criteria count, in words."""
+    own = {abs(one.criterion.weight or 0.0) for one in rows if one.criterion.weight is not None}
+    if not own or (len(own) == 1 and all(row.criterion.weight is not None for row in rows)):
+        return EQUAL
+    if any(row.counts for row in rows):
+        return "They count with the weights that stand below the fitted ones."
+    return "They count with these weights."
 
 
 def _weights(criterion: Criterion, told: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -184,6 +204,7 @@ def _row(
         ),
         weight=signed(weighed["weight"]) if weighed else formats.MISSING,
         interval=interval,
+        counts=_counts(criterion, weighed),
         mini=_mini(weighed, domain) if weighed and domain else None,
         state="warn" if is_like and not state else state,
         said=f"like {label(other)}" if is_like and other and not state else said,
@@ -192,6 +213,14 @@ def _row(
         figures=dict(told),
         is_open=is_open,
     )
+
+
+def _counts(criterion: Criterion, weighed: Mapping[str, Any] | None) -> str:
+    """The weight in use, where it is neither the one that was fitted nor the same for all."""
+    own = criterion.weight
+    if own is None or weighed is None or abs(own - weighed["weight"]) <= SAME * max(1, abs(own)):
+        return ""
+    return signed(own)
 
 
 def _how(criterion: Criterion) -> str:
