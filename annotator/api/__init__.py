@@ -18,6 +18,7 @@ from annotator.api import (
     projects,
     quality,
     rubric_gaps,
+    rubric_scores,
     rubric_tries,
     rubrics,
     tasks,
@@ -51,6 +52,7 @@ api.add_router("/projects", quality.router)
 api.add_router("/projects", judges.router)
 api.add_router("/projects", judge_reports.router)
 api.add_router("/projects", rubric_gaps.router)
+api.add_router("/projects", rubric_scores.router)
 api.add_router("/projects", rubric_tries.router)
 api.add_router("/projects", rubrics.router)
 

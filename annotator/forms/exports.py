@@ -104,11 +104,12 @@ class ExportForm(forms.Form):
         """Name the versions and models that have scores; without any, ask nothing about them."""
         if "rubric" not in self.fields:
             return
-        versions = reward_scores.scored_versions(self.project)
-        models = reward_scores.scored_models(self.project)
+        found = reward_scores.offered(self.project)
+        versions = [(f"{name}:v{number}", f"{name} v{number}") for name, number in found.versions]
+        models = [(str(number), f"rm-{number}") for number in found.models]
         offered = {
-            "rubric": [("", "none"), *((f"{v.rubric.name}:v{v.number}", str(v)) for v in versions)],
-            "reward_model": [("", "none"), *((str(m.number), m.name) for m in models)],
+            "rubric": [("", "none"), *versions],
+            "reward_model": [("", "none"), *models],
         }
         for name, rows in offered.items():
             old = self.fields[name]

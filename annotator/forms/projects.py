@@ -189,8 +189,9 @@ class PercentField(forms.FloatField):
     def prepare_value(self, value: Any) -> Any:
         return f"{round(value * 100, 6):g}" if isinstance(value, float) else value
 
-    def clean(self, value: Any) -> float:
-        return round(super().clean(value) / 100, 8)
+    def clean(self, value: Any) -> float | None:
+        found = super().clean(value)
+        return None if found is None else round(found / 100, 8)
 
 
 def form_field(name: str, info: FieldInfo) -> forms.Field:

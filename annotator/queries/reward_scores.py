@@ -303,13 +303,74 @@ def scored_models(project: Project) -> list[RewardModel]:
     return list(RewardModel.objects.filter(has_some, project=project).order_by("-number"))
 
 
-def scored_versions(project: Project) -> list[RubricVersion]:
-    """Approved versions of a project that have rewards, by name, newest first."""
-    has_some = Exists(RewardScore.objects.filter(rubric_version=OuterRef("pk")))
-    rows = RubricVersion.objects.filter(
-        has_some, rubric__project=project, state=RubricVersion.State.APPROVED
+@dataclass(frozen=True)
+class Offered:
+    """What has scores: (name, number) of approved rubric versions, numbers of reward models."""
+
+    versions: tuple[tuple[str, int], ...]
+    models: tuple[int, ...]
+
+
+OFFERED: Final = """
+    SELECT b.name, v.number FROM annotator_rubricversion v
+    JOIN annotator_rubric b ON b.id = v.rubric_id AND b.project_id = %(project)s
+    WHERE v.state = 'approved'
+      AND EXISTS (SELECT FROM annotator_rewardscore s WHERE s.rubric_version_id = v.id)
+    UNION ALL
+    SELECT NULL, m.number FROM annotator_rewardmodel m WHERE m.project_id = %(project)s
+      AND EXISTS (SELECT FROM annotator_rewardscore s WHERE s.reward_model_id = m.id)
+    ORDER BY 1, 2 DESC
+"""
+
+
+def offered(project: Project) -> Offered:
+    """In one statement: forms ask it at every change."""
+    rows = _fetch(OFFERED, {"project": project.pk})
+    return Offered(
+        tuple((name, number) for name, number in rows if name is not None),
+        tuple(number for name, number in rows if name is None),
     )
-    return list(rows.select_related("rubric").order_by("rubric__name", "-number"))
+
+
+PAGE: Final = """
+    SELECT s.response_id, r.prompt_id, s.mean
+    FROM annotator_rewardscore s JOIN annotator_response r ON r.id = s.response_id
+    WHERE s.rubric_version_id = %(of)s AND s.response_id > %(after)s
+    ORDER BY s.response_id LIMIT %(size)s
+"""
+# The prompts of the next so many scores, whole: ties of the last prompt come along.
+PROMPTS_PAGE: Final = """
+    SELECT s.response_id, r.prompt_id, s.mean
+    FROM annotator_rewardscore s JOIN annotator_response r ON r.id = s.response_id
+    WHERE s.rubric_version_id = %(of)s AND r.prompt_id > %(after)s
+    ORDER BY r.prompt_id, s.response_id FETCH FIRST %(size)s ROWS ONLY
+"""
+OF_PROMPT: Final = """
+    SELECT s.response_id, r.prompt_id, s.mean
+    FROM annotator_response r JOIN annotator_rewardscore s ON s.response_id = r.id
+    WHERE r.prompt_id = %(prompt)s AND s.rubric_version_id = %(of)s ORDER BY s.response_id
+"""
+Scored = tuple[int, int, float]  # response, prompt, reward
+
+
+def scores_page(
+    version_id: int, *, after: int | None, size: int
+) -> tuple[list[Scored], int | None]:
+    """Rewards in order of response, and the key that goes on; None at the end."""
+    rows = _fetch(PAGE, {"of": version_id, "after": after or 0, "size": size + 1})
+    return rows[:size], rows[size - 1][0] if len(rows) > size else None
+
+
+def prompts_page(
+    version_id: int, *, after: int | None, size: int
+) -> tuple[list[Scored], int | None]:
+    """About so many rewards, in order of prompt, whole prompts; the prompt that goes on."""
+    rows = _fetch(PROMPTS_PAGE, {"of": version_id, "after": after or 0, "size": size + 1})
+    if len(rows) <= size:
+        return rows, None
+    last = rows[size - 1][1]
+    whole_ones = [row for row in rows[:size] if row[1] != last]
+    return whole_ones + _fetch(OF_PROMPT, {"prompt": last, "of": version_id}), last
 
 
 def _fetch(sql: str, values: Any) -> list[tuple[Any, ...]]:
