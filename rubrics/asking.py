@@ -25,6 +25,7 @@ from rubrics.judging.templates import Values, filled
 from rubrics.llm.types import Call, CallFailed, Message, Part, Picture, Reply, Request
 
 HEADER: Final = re.compile(r"^=== (system|user) ===\n", re.MULTILINE)
+ENDED: Final = re.compile(r"[.!?…。！？]['\"”’)\]]*$")
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,59}")
 
 Asked = TypeVar("Asked")
@@ -89,6 +90,14 @@ def reply_words(keys: Mapping[str, str]) -> str:
     """The reply asked for, in words: what an endpoint without schemas goes by."""
     lines = "\n".join(f'- "{key}": {what}' for key, what in keys.items())
     return f"Reply with one JSON object and nothing else. Its keys, in this order:\n{lines}"
+
+
+def as_sentence(text: str) -> str:
+    """A criterion as people read it: a capital at its head, a full stop at its end."""
+    text = text.strip().rstrip(",;:")
+    if not text:
+        return ""
+    return f"{text[0].upper()}{text[1:]}" + ("" if ENDED.search(text) else ".")
 
 
 class Counted:

@@ -27,6 +27,16 @@ RELATION: Final = "Wrong relation or position between things"
 NEGATION: Final = "Something is there that was to be left out"
 WORDS: Final = "Text in the image is wrong or unreadable"
 FAILURES: Final = (COUNT, MISSING, COLOR, BINDING, RELATION, NEGATION, WORDS)
+# What a picture does that does not fail: the words of whoever writes criteria.
+CRITERIA: Final = {
+    COUNT: "Shows exactly as many things as the prompt asks for.",
+    MISSING: "Shows everything that the prompt asks for.",
+    COLOR: "Gives things the color, material and other attributes asked for.",
+    BINDING: "Puts each attribute on the thing that it belongs to.",
+    RELATION: "Puts things where the prompt says, relative to each other.",
+    NEGATION: "Leaves out what the prompt says is not to be there.",
+    WORDS: "Renders the words asked for correctly and legibly.",
+}
 
 # Probability that a model fails a criterion that applies; text, relations
 # and what is to be left out are harder for all.

@@ -37,6 +37,8 @@ def known() -> dict[str, Known]:
         for response in prompt.responses:
             table[key_of(response.text)] = _known(response.quality, response.generator)
     for scene in scenes.SCENES:
+        asked = dict.fromkeys(scene.criteria, False)
+        table[key_of(f"user: {scene.text}")] = Known(0.0, checks=asked, mended=scenes.CRITERIA)
         for picture in scenes.draw_all(scene, seed=demo_scenes.SEED):
             # Judges are sent the picture as it is kept.
             digest = sha256(pictures.encode(picture.png).data).hexdigest()
@@ -46,7 +48,8 @@ def known() -> dict[str, Known]:
 
 
 def _known(quality: float, family: str, checks: dict[str, bool | None] | None = None) -> Known:
-    return Known((quality - MIDDLE) * SPREAD, family, checks or {})
+    mended = scenes.CRITERIA if checks else {}
+    return Known((quality - MIDDLE) * SPREAD, family, checks or {}, mended)
 
 
 def address() -> tuple[str, int]:

@@ -20,17 +20,24 @@ from typing import Any, Final
 from rubrics.asking import ask, each
 from rubrics.generators import arr_questions as questions
 from rubrics.generators import arr_structure as structure
-from rubrics.generators.arr_figures import Judgment, as_figures, rise, wilson
+from rubrics.generators.arr_figures import (
+    Judgment,
+    as_figures,
+    positional_gap,
+    rise,
+    wilson,
+)
 from rubrics.generators.arr_induction import Accepted, Induction, Outcome
 from rubrics.generators.arr_judging import Judging, Meter
 from rubrics.generators.arr_options import ArrOptions
 from rubrics.generators.arr_questions import Proposal
+from rubrics.generators.arr_subset import as_sides, best_subset
 from rubrics.generators.types import CandidateCriterion, Generated, Journal, PreferencePair
 from rubrics.judging.templates import Template, load
 from rubrics.llm.types import Call, CallFailed
 
 LEAST_LEARNED: Final = 2  # groups: a criterion is verified on a pair of another one
-LEARNING: Final = ("propose", "refine", "verify")
+LEARNING: Final = ("propose", "refine", "verify", "select")
 JUDGE_TEMPLATE: Final = "pairwise"
 
 CriteriaOf = Callable[[PreferencePair], Sequence[str]]
@@ -58,8 +65,11 @@ class ArrGenerator:
         if not options.model:
             raise ValueError("a generator that asks needs a model")
         self.options = options
-        if select is None and options.different:
-            select = structure.most_different(options.different)
+        limit = options.different
+        if options.selection == "coding-rate":
+            limit = limit or options.max_criteria
+        if select is None and limit:
+            select = structure.most_different(limit)
         self._select = select
         self._judging = Judging(options, template or load(JUDGE_TEMPLATE))
 
@@ -102,10 +112,12 @@ class _Run:
         induction = Induction(self.options, self.judging, chosen.learned, self.meter)
         self._stage("propose", "Criteria from pairs, verified on others")
         outcomes = await self._each(list(enumerate(chosen.learned)), induction.of_pair, "pairs")
-        self._count(outcomes, len(chosen.held_out))
+        self._count(outcomes, chosen)
         lines = structure.said_once([one for outcome in outcomes for one in outcome.accepted])
         lines = structure.selected(lines, self.select, self.dropped)
-        lines = structure.enough(await self._themed(lines), self.options, self.dropped)
+        lines = structure.supported(await self._themed(lines), self.options, self.dropped)
+        lines = await self._best(lines, chosen.learned)
+        lines = structure.limited(lines, self.options, self.dropped)
         by_id = {pair.id: pair for pair in chosen.learned}
         criteria = [structure.as_criterion(line, by_id) for line in lines]
         texts = [one.text for one in criteria]
@@ -172,9 +184,41 @@ class _Run:
             self.notes.append(f"The criteria are not sorted into themes: {failed.detail}.")
             return lines
 
+    async def _best(
+        self, lines: list[structure.Line], learned: Sequence[PreferencePair]
+    ) -> list[structure.Line]:
+        """The subset of lines that makes most verdicts on learning pairs right, where asked for."""
+        options = self.options
+        self.figures["subset"] = None
+        if options.selection != "best-subset" or len(lines) < 2:
+            return lines
+        pairs = _drawn(learned, options.subset_pairs, options.seed)
+        self._stage("select", "The criteria that are right together most often")
+        call = self.meter.of("select")
+
+        async def work(pair: PreferencePair) -> list[int]:
+            checks = [await self.judging.check(pair, (line.text,), call) for line in lines]
+            return [check.judgment.side for check in checks]
+
+        told = await self._each(pairs, work, "pairs")
+        for one in told:
+            if isinstance(one, CallFailed):
+                self._lost(one.kind)
+        rows = [one for one in told if not isinstance(one, CallFailed)]
+        if not rows:
+            self.notes.append("No pair could choose among the criteria: all are kept.")
+            return lines
+        subset = best_subset(as_sides(rows), limit=options.max_criteria, patience=options.patience)
+        self.figures["subset"] = subset.as_dict()
+        kept = [lines[at] for at in subset.picked]
+        self.dropped["not-in-subset"] += sum(
+            len(line.sources) for at, line in enumerate(lines) if at not in subset.picked
+        )
+        return kept
+
     async def _measure(self, held_out: Sequence[PreferencePair], criteria_of: CriteriaOf) -> None:
         """The same judge on the same pairs, without a rubric and with it."""
-        self.figures["held_out"] = None
+        self.figures["held_out"] = self.figures["positional_gap"] = None
         if not held_out or self.stopped:
             return
         self._stage("measure", "Held-out pairs, without and with the rubric")
@@ -197,8 +241,14 @@ class _Run:
             "after": as_figures(after),
             "rise": rise(before, after),
         }
+        gaps = {"before": positional_gap(before), "after": positional_gap(after)}
+        self.figures["positional_gap"] = {
+            name: {"value": gap.gap, "interval": list(gap.interval), "n": gap.n} if gap else None
+            for name, gap in gaps.items()
+        }
 
-    def _count(self, outcomes: Sequence[Outcome], held_out: int) -> None:
+    def _count(self, outcomes: Sequence[Outcome], chosen: Split) -> None:
+        learned_pairs, held_out = chosen.learned, len(chosen.held_out)
         rounds = Counter(outcome.accepted[0].round for outcome in outcomes if outcome.accepted)
         accepted: list[Accepted] = [one for outcome in outcomes for one in outcome.accepted]
         for outcome in outcomes:
@@ -214,6 +264,9 @@ class _Run:
             "interval": list(wilson(explained, learned)),
             "by_round": [rounds[number] for number in range(self.options.max_rounds + 1)],
         }
+        self.figures["pairs_with_reasons"] = sum(
+            bool(questions.reasons_of(pair)) for pair in learned_pairs
+        )
         self.figures["criteria"] = {
             "proposed": sum(len(outcome.proposed) for outcome in outcomes),
             "verified_as_one": sum(outcome.rubrics for outcome in outcomes),

@@ -48,6 +48,11 @@ class ArrOptions(BaseModel):
         description="each: a criterion has to explain the preference alone; together: all criteria "
         "of a pair as one rubric, which costs fewer calls and lets idle criteria ride along.",
     )
+    rationales: bool = Field(
+        True,
+        title="Show what people wrote",
+        description="Their reasons, to whoever proposes criteria for a pair. Judges never see them.",
+    )
     others: int = Field(
         4,
         ge=1,
@@ -81,6 +86,26 @@ class ArrOptions(BaseModel):
         title="Most different criteria",
         description="Of the accepted ones, so many that differ most in wording, by coding rate. "
         "0: all.",
+    )
+    selection: Literal["none", "best-subset", "coding-rate"] = Field(
+        "none",
+        title="Of the accepted ones",
+        description="none: all. best-subset: added one by one, the one that makes most verdicts on "
+        "pairs right together, which asks the judge of each. coding-rate: the most different.",
+    )
+    subset_pairs: int = Field(
+        20,
+        ge=2,
+        le=500,
+        title="Pairs that choose the subset",
+        description="Each costs two calls for every criterion; what was asked before is free.",
+    )
+    patience: int = Field(
+        2,
+        ge=1,
+        le=20,
+        title="Patience",
+        description="The subset ends after so many criteria in a row that make no more right.",
     )
     structure: bool = Field(
         True, title="Sort into themes", description="One call that also merges what says the same."

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rubrics.asking import Section, conversation, question, reply_words
+from rubrics.asking import Section, as_sentence, conversation, question, reply_words
 from rubrics.generators.arr_options import ArrOptions
+from rubrics.generators.rules import BULLET
 from rubrics.generators.types import PreferencePair
 from rubrics.judging.prompts import one_line
 from rubrics.judging.reading import Unreadable, read_object
@@ -18,7 +19,6 @@ from rubrics.llm.types import Message, Reply, Request
 MAX_CRITERION: Final = 400  # characters
 MAX_THEME: Final = 120
 MAX_READ: Final = 60  # criteria of one reply that are looked at
-BULLET: Final = re.compile(r"^\s*(?:[-*•]+|\(?\d{1,3}[.):])\s+")
 # "Answer A", "the second response", "A is better": what only holds of this showing.
 PLACE: Final = re.compile(
     r"\b(?i:answer|response|option|candidate|image|picture|assistant) ?[AB12]\b"
@@ -27,6 +27,12 @@ PLACE: Final = re.compile(
     r"|\b[AB] (?:is|was|wins|beats)\b|\b[AB] ?[>≻] ?[AB]\b"
 )
 LABELS: Final = ("answer A", "answer B")
+MOST_REASONS: Final = 5  # of one pair that are shown
+MAX_REASON: Final = 600  # characters of each
+SAID: Final = (
+    'The section "reasons" holds what people wrote of why, one a line; they may call an answer by '
+    "a place or letter it does not have here. Criteria that say what they say come first."
+)
 KEYS: Final = {
     "reasoning": "what sets the answers apart, in a few sentences",
     "rubric": "a list of the criteria, each a text",
@@ -57,8 +63,14 @@ class Tip:
 
 
 def propose(pair: PreferencePair, options: ArrOptions, *, is_chosen_first: bool) -> Request:
-    sections = _shown(pair, is_chosen_first=is_chosen_first)
+    sections = _shown(pair, options, is_chosen_first=is_chosen_first)
     return _criteria_request("arr-propose", sections, options)
+
+
+def reasons_of(pair: PreferencePair) -> list[str]:
+    """What people wrote of a pair, each text once, the first few of them."""
+    said = [one_line(one.text)[:MAX_REASON] for one in pair.rationales]
+    return list(dict.fromkeys(text for text in said if text))[:MOST_REASONS]
 
 
 def refine(
@@ -70,7 +82,7 @@ def refine(
     feedback: Sequence[str],
 ) -> Request:
     sections = [
-        *_shown(pair, is_chosen_first=is_chosen_first),
+        *_shown(pair, options, is_chosen_first=is_chosen_first),
         Section("previous", numbered(previous)),
         Section("feedback", "\n".join(feedback)),
     ]
@@ -112,7 +124,7 @@ def read_criteria(reply: Reply, most: int) -> Proposal:
         if reason or len(kept) == most:
             refused[reason or "too-many"] += 1
         else:
-            kept[folded(text)] = text
+            kept[folded(text)] = as_sentence(text)
     if not kept:
         why = max(refused, key=lambda reason: refused[reason], default="empty")
         raise Unreadable(f'"rubric" holds no criterion that can be used ({why})')
@@ -156,7 +168,7 @@ def _tip(tip: Any, count: int) -> tuple[str, list[int]]:
         for line in given
         if isinstance(line, int) and not isinstance(line, bool) and 1 <= line <= count
     ]
-    return ("" if _fault(text, {}) else text), list(dict.fromkeys(places))
+    return ("" if _fault(text, {}) else as_sentence(text)), list(dict.fromkeys(places))
 
 
 def _fault(text: str, kept: Mapping[str, str]) -> str:
@@ -170,7 +182,8 @@ def _fault(text: str, kept: Mapping[str, str]) -> str:
     return "repeated" if folded(text) in kept else ""
 
 
-def _shown(pair: PreferencePair, *, is_chosen_first: bool) -> list[Section]:
+def _shown(pair: PreferencePair, options: ArrOptions, *, is_chosen_first: bool) -> list[Section]:
+    reasons = reasons_of(pair) if options.rationales else []
     answers = [pair.chosen, pair.rejected] if is_chosen_first else [pair.rejected, pair.chosen]
     return [
         Section("prompt", conversation(pair.messages)),
@@ -179,12 +192,20 @@ def _shown(pair: PreferencePair, *, is_chosen_first: bool) -> list[Section]:
             for label, answer in zip(LABELS, answers, strict=True)
         ),
         Section("preferred", LABELS[0 if is_chosen_first else 1]),
+        Section("reasons", "\n".join(f"- {text}" for text in reasons)),
     ]
 
 
 def _criteria_request(name: str, sections: list[Section], options: ArrOptions) -> Request:
     schema = {"title": name, **_object({"reasoning": TEXT, "rubric": _list_of(TEXT)})}
-    messages = question(name, sections, count=str(options.criteria), reply=reply_words(KEYS))
+    has_reasons = any(one.name == "reasons" and one.text for one in sections)
+    messages = question(
+        name,
+        sections,
+        count=str(options.criteria),
+        reply=reply_words(KEYS),
+        said=SAID if has_reasons else "",
+    )
     return _request(messages, schema, options)
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from rubrics import coding_rate
 from rubrics.asking import ask
 from rubrics.generators import arr_questions as questions
 from rubrics.generators.arr_induction import Accepted
 from rubrics.generators.arr_options import ArrOptions
+from rubrics.generators.diverse import places
 from rubrics.generators.types import CandidateCriterion, Evidence, PreferencePair
 from rubrics.llm.types import Call
 
@@ -50,7 +50,7 @@ def ranked(lines: Sequence[Line]) -> list[Line]:
 
 def most_different(limit: int) -> Select:
     """Selection by coding rate, on wording."""
-    return lambda texts: coding_rate.select(coding_rate.embed_texts(texts), limit=limit).picked
+    return lambda texts: places(texts, limit)
 
 
 def selected(lines: list[Line], select: Select | None, dropped: Counter[str]) -> list[Line]:
@@ -91,12 +91,16 @@ async def _sorted(lines: list[Line], options: ArrOptions, call: Call) -> list[Li
     return merged + [line for at, line in enumerate(lines) if at not in said]
 
 
-def enough(lines: Sequence[Line], options: ArrOptions, dropped: Counter[str]) -> list[Line]:
-    """Lines from enough pairs, no more than wanted, theme by theme, the most supported first."""
-    kept = [line for line in lines if line.pairs >= options.support]
+def supported(lines: Sequence[Line], options: ArrOptions, dropped: Counter[str]) -> list[Line]:
+    """Lines from enough pairs, the most supported first."""
     few = (len(line.sources) for line in lines if line.pairs < options.support)
     dropped["few-pairs"] += sum(few)
-    kept = ranked(kept)
+    return ranked([line for line in lines if line.pairs >= options.support])
+
+
+def limited(lines: Sequence[Line], options: ArrOptions, dropped: Counter[str]) -> list[Line]:
+    """No more than wanted, theme by theme."""
+    kept = list(lines)
     dropped["over-limit"] += sum(len(line.sources) for line in kept[options.max_criteria :])
     kept = kept[: options.max_criteria]
     themes = list(dict.fromkeys(line.theme for line in kept))

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rubrics.asking import Counted, Section, ask, each, question
 from rubrics.generators.autorubric_options import AutoRubricOptions
+from rubrics.generators.diverse import different
 from rubrics.generators.rules import (
     EXTRACT_REPLY,
     Asking,
@@ -205,11 +206,12 @@ class AutoRubricGenerator:
             taken.rules, work.call, how, chunk=options.merge_at_once, tick=tick
         )
         work.dropped += taken.dropped + merged.dropped
-        work.dropped["beyond the candidates scored"] += max(
-            0, len(merged.rules) - options.most_candidates
+        kept = different(
+            merged.rules, options.different, text=lambda rule: rule.text, dropped=work.dropped
         )
+        work.dropped["beyond the candidates scored"] += max(0, len(kept) - options.most_candidates)
         work.stopped = taken.stopped or merged.stopped
-        return merged.rules[: options.most_candidates]
+        return tuple(kept[: options.most_candidates])
 
     async def _round(self, work: Work, rules: tuple[Rule, ...]) -> None:
         """Score what is not scored yet, fit, and keep the round where the budget let it end."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rubrics.generators.diverse import DIFFERENT
+
 
 class AutoRubricOptions(BaseModel):
     """Options of the ``autorubric-t2i`` generator. The endpoint is chosen beside them."""
@@ -72,4 +74,5 @@ class AutoRubricOptions(BaseModel):
     max_tokens: int = Field(8192, ge=1, le=32_768, title="Longest reply (tokens)")
     repairs: int = Field(1, ge=0, le=3, title="Times an unreadable reply is asked for again")
     concurrency: int = Field(16, ge=1, le=256, title="Calls at once")
+    different: int = DIFFERENT
     seed: int = Field(0, ge=0, lt=2**31, title="Seed")

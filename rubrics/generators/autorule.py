@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rubrics.asking import Counted
 from rubrics.generators.autorule_options import AutoRuleOptions
+from rubrics.generators.diverse import different
 from rubrics.generators.rules import (
     Asking,
     Rule,
@@ -112,8 +113,11 @@ class AutoRuleGenerator:
             taken.rules, call, how, chunk=options.merge_at_once, tick=ticker(journal, 0, "calls")
         )
         dropped = taken.dropped + merged.dropped
-        dropped["beyond the rules kept"] += max(0, len(merged.rules) - options.most_rules)
-        return merged.rules[: options.most_rules], +dropped, taken.stopped or merged.stopped
+        kept = different(
+            merged.rules, options.different, text=lambda rule: rule.text, dropped=dropped
+        )
+        dropped["beyond the rules kept"] += max(0, len(kept) - options.most_rules)
+        return tuple(kept[: options.most_rules]), +dropped, taken.stopped or merged.stopped
 
     def _verifier(self) -> VerifyOptions:
         return VerifyOptions(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rubrics.generators.diverse import DIFFERENT
+
 
 class AutoRuleOptions(BaseModel):
     """Options of the ``autorule`` generator. The endpoint is chosen beside them."""
@@ -53,4 +55,5 @@ class AutoRuleOptions(BaseModel):
     max_tokens: int = Field(8192, ge=1, le=32_768, title="Longest reply (tokens)")
     repairs: int = Field(1, ge=0, le=3, title="Times an unreadable reply is asked for again")
     concurrency: int = Field(16, ge=1, le=256, title="Calls at once")
+    different: int = DIFFERENT
     seed: int = Field(0, ge=0, lt=2**31, title="Seed")

@@ -15,7 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rubrics.asking import as_sentence
 from rubrics.criterion_figures import CriterionFigures
+from rubrics.generators.diverse import different
 from rubrics.generators.program_options import ProgramGeneratorOptions
 from rubrics.generators.types import (
     CandidateCriterion,
@@ -75,9 +77,16 @@ class ProgramGenerator:
         read = [pair for pair in pairs if _is_text(pair)]
         dropped["a side without text"] = len(pairs) - len(read)
         groups = np.array([pair.group for pair in read], dtype=np.int64)
-        if len(np.unique(groups)) < LEAST_GROUPS:
+        found = len(np.unique(groups))
+        if pairs and not read:
             raise ValueError(
-                f"pairs of text of {len(np.unique(groups))} prompts; {LEAST_GROUPS} are needed"
+                "programs read text and these answers are pictures; a method that asks a model "
+                "which sees pictures can learn from them, such as autorubric-t2i, arr or autorule"
+            )
+        if found < LEAST_GROUPS:
+            raise ValueError(
+                f"there are pairs of text of {found} prompts, and some are held out: "
+                f"{LEAST_GROUPS} are needed"
             )
         scored = await self._score(read, groups, journal)
         out = hold_out(groups, self._options.held_out, seed=self._options.seed)
@@ -117,7 +126,11 @@ class ProgramGenerator:
         told = (np.abs(np.nan_to_num(scored.differences[fitted])) > TOLD).mean(axis=0)
         used = [int(at) for at in np.flatnonzero((told > 0) & (told >= self._options.min_coverage))]
         dropped["tells too few pairs apart"] = len(scored.keys) - len(used)
-        return used
+
+        def words(at: int) -> str:
+            return f"{PROGRAMS[scored.keys[at]].label}: {PROGRAMS[scored.keys[at]].summary}"
+
+        return different(used, self._options.different, text=words, dropped=dropped)
 
     def _refine(
         self, scored: _Scored, used: list[int], out: NDArray[np.bool_], check: Callable[[], None]
@@ -181,7 +194,9 @@ class ProgramGenerator:
             row = PROGRAMS[refined.names[at]]
             criteria.append(
                 CandidateCriterion(
-                    text=f"{row.label}: {row.summary}" if row.gives == "measure" else row.label,
+                    text=f"Has many {row.label.lower()}."
+                    if row.gives == "measure"
+                    else as_sentence(row.label),
                     polarity=1 if weight > 0 else -1,
                     weight=weight,
                     verifier="program",

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from rubrics.generators.diverse import DIFFERENT
 from rubrics.programs import PROGRAMS
 
 GROUPS: Final = tuple(dict.fromkeys(row.group for row in PROGRAMS.values()))
@@ -54,6 +55,7 @@ class ProgramGeneratorOptions(BaseModel):
     bootstraps: int = Field(
         100, ge=0, le=1000, title="Draws", description="For intervals of weights."
     )
+    different: int = DIFFERENT
     seed: int = Field(0, ge=0, le=2**32 - 1, title="Seed")
 
     @field_validator("leave_out")

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from rapidfuzz import fuzz
 
 from rubrics.asking import Counted, Section, ask, conversation, each, question, reply_words
+from rubrics.generators.diverse import different
 from rubrics.generators.likeness import Embed, Likeness
 from rubrics.generators.rlbff_options import RlbffOptions
 from rubrics.generators.rules import MAX_EVIDENCE, Asking, fit_rule, key_of, listed, ticker
@@ -42,6 +43,7 @@ GENERIC: Final = re.compile(
     r"(?: answers?| responses?| overall)?",
     re.IGNORECASE,
 )
+ALONE: Final = "too few raters gave reasons"
 LEAST_LETTERS: Final = 4  # of a quote: a shorter one stands in any text
 LONGER: Final = 1.2  # times the rationale: a longer quote would contain it, not be in it
 MAX_QUOTE: Final = 2_000  # characters
@@ -135,7 +137,7 @@ async def extract(
         if len(raters[pair.id]) >= options.least_raters:
             asked += [(pair, rationale, rater) for rationale, rater in told]
         elif told:
-            dropped["too few raters gave reasons"] += len(told)
+            dropped[ALONE] += len(told)
     how = Asking(
         model=options.model,
         max_tokens=options.max_tokens,
@@ -226,24 +228,52 @@ class RlbffGenerator:
             tick=ticker(journal, total, "rationales"),
         )
         journal.stage("group", "Put principles together that are the same")
-        criteria = self._criteria(extracted.rows, pairs=len(told))
         dropped = extracted.dropped.copy()
+        criteria = different(
+            self._criteria(extracted.rows, pairs=len(told)),
+            options.different,
+            text=lambda one: one.text,
+            dropped=dropped,
+        )
         dropped["beyond the criteria kept"] += max(0, len(criteria) - options.most_criteria)
         yes = sum(row.is_met for row in extracted.rows)
         return Generated(
-            criteria[: options.most_criteria],
+            tuple(criteria[: options.most_criteria]),
             figures={
                 "pairs": len(told),
                 "rationales": extracted.rationales,
                 "calls": counted.replies,
                 "calls_per_pair": counted.replies / len(told),
+                "likeness": self._likeness(),
                 "found": len(extracted.found),
                 "agreed": len(extracted.rows),
                 "yes_share": yes / len(extracted.rows) if extracted.rows else None,
             },
             dropped=dict(sorted((+dropped).items())),
             stopped=extracted.stopped,
+            notes=self._notes(extracted),
         )
+
+    def _likeness(self) -> dict[str, Any]:
+        """By what two principles are one: figures must not claim meaning where letters are told."""
+        if self.embed is not None:
+            return {"by": "embeddings", "threshold": self.options.similarity}
+        return {"by": "character n-grams", "threshold": self.options.ngram_similarity}
+
+    def _notes(self, extracted: Extracted) -> tuple[str, ...]:
+        notes = []
+        alone = extracted.dropped[ALONE]
+        if alone and self.options.least_raters > 1:
+            notes.append(
+                f"{alone:,} reasons were not read: fewer than {self.options.least_raters} people "
+                "gave any for their pair. With least_raters = 1 the word of one is believed."
+            )
+        if self.embed is None and extracted.found:
+            notes.append(
+                "Principles were compared by their letters (n-grams), not by meaning: no "
+                "embeddings are at hand."
+            )
+        return tuple(notes)
 
     def _criteria(self, rows: Sequence[BinaryRow], *, pairs: int) -> tuple[CandidateCriterion, ...]:
         threshold = self.options.similarity if self.embed else self.options.ngram_similarity

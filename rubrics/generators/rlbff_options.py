@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rubrics.generators.diverse import DIFFERENT
+
 
 class RlbffOptions(BaseModel):
     """Options of the ``rlbff`` generator. The endpoint is chosen beside them."""
@@ -40,6 +42,7 @@ class RlbffOptions(BaseModel):
         description="Where there is no embedding: a scale of its own.",
     )
     most_criteria: int = Field(50, ge=1, le=500, title="Criteria kept, by their support")
+    different: int = DIFFERENT
     max_tokens: int = Field(4096, ge=1, le=32_768, title="Longest reply (tokens)")
     repairs: int = Field(1, ge=0, le=3, title="Times an unreadable reply is asked for again")
     concurrency: int = Field(16, ge=1, le=256, title="Calls at once")

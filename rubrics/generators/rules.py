@@ -14,7 +14,15 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from rubrics.asking import Section, ask, conversation, each, question, reply_words
+from rubrics.asking import (
+    Section,
+    as_sentence,
+    ask,
+    conversation,
+    each,
+    question,
+    reply_words,
+)
 from rubrics.generators.types import Evidence, Journal, PreferencePair
 from rubrics.judging.prompts import clean, one_line
 from rubrics.judging.reading import Unreadable, read_object
@@ -26,6 +34,7 @@ MAX_QUOTE: Final = 1_000
 DECLINED: Final = frozenset({"refusal", "content_filter"})  # finish reasons
 MAX_EVIDENCE: Final = 200  # of one criterion of one kind: the pairs met first
 MAX_PASSES: Final = 4  # of merging, where a list is longer than one call takes
+BULLET: Final = re.compile(r"^\s*(?:[-–—*•·]+|\(?\d{1,3}[.):])\s*(?=\S)")
 # A rule that only holds of this pair, or of where an answer stood.
 POSITION: Final = re.compile(
     r"\b(?:answer|response|option|image|picture|conversation) [AB]\b|"
@@ -232,7 +241,7 @@ def read_rules(
 
 def fit_rule(said: object, dropped: Counter[str]) -> str:
     """A rule as one line; empty, and counted, where it is none."""
-    text = one_line(said[: 10 * MAX_RULE]).lstrip("-*• ") if isinstance(said, str) else ""
+    text = BULLET.sub("", one_line(said[: 10 * MAX_RULE])) if isinstance(said, str) else ""
     if not key_of(text):
         dropped["empty"] += 1
     elif len(text) > MAX_RULE:
@@ -240,7 +249,7 @@ def fit_rule(said: object, dropped: Counter[str]) -> str:
     elif POSITION.search(text):
         dropped["names an answer of the pair"] += 1
     else:
-        return text
+        return as_sentence(text)
     return ""
 
 

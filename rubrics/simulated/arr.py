@@ -14,8 +14,8 @@ from typing import Final
 from rubrics.simulated import draws, features
 from rubrics.simulated.asking import Answer
 from rubrics.simulated.features import LENGTH
-from rubrics.simulated.mind import Mind
-from rubrics.simulated.rules import AVOIDED, WANTED
+from rubrics.simulated.mind import Mind, key_of
+from rubrics.simulated.rules import AGAINST, AVOIDED, SENTENCE, WANTED, felt
 from rubrics.simulated.tokens import Said
 
 TASTE: Final = 0.3  # weight from which a feature counts for its own taste
@@ -28,6 +28,16 @@ MADE_UP: Final = (
     "Would please a lighthouse keeper",
     "Rhymes with the season",
 )
+OF_PICTURES: Final = (
+    "Has a plain background",
+    "Uses few colors",
+    "Leaves room around what it shows",
+    "Is drawn with thick outlines",
+    "Shows everything at the same size",
+    "Fills the frame",
+    "Has bright colors",
+    "Is the same on the left and on the right",
+)
 THEMES: Final = {
     "Evidence": ("citation", "example", "numbers"),
     "Form": ("list", "heading", "bold", "code"),
@@ -39,9 +49,8 @@ OTHER: Final = "Other"
 
 def wording(name: str, sign: int, *key: object) -> str:
     """One of the ways to ask for a feature (sign +1), or for its absence."""
-    ways = WANTED[name]
-    way = ways[int(draws.uniform("wording", name, *key) * len(ways))]
-    return way if sign > 0 else AVOIDED[0].format(way)
+    ways = (WANTED if sign > 0 else AVOIDED)[name]
+    return ways[int(draws.uniform("wording", name, *key) * len(ways))]
 
 
 def propose(mind: Mind) -> Said:
@@ -84,9 +93,10 @@ def planted(mind: Mind) -> dict[str, int]:
 def _rubric(mind: Mind, before: set[str], odds: float) -> Said:
     count = _count(mind)
     key = ("arr", len(before), *sorted(before))
+    told = _fresh(_said(mind), before)  # people have said it: no luck is needed
     true = _shuffled(mind, _explaining(mind), *key, "true")
-    lines: list[str] = []
-    if true and mind.chance(*key, "right") < odds:
+    lines: list[str] = told[:1]
+    if true and not lines and mind.chance(*key, "right") < odds:
         lines += _fresh([true[0]], before)
     beside = _fresh(_shuffled(mind, _distractors(mind), *key, "beside"), before)
     for at in range(len(beside)):
@@ -104,22 +114,42 @@ def _explaining(mind: Mind) -> list[str]:
     """Planted criteria that the preferred answer meets better; all of them without answers."""
     counts = planted(mind)
     both = _preferred_first(mind)
+    if both is None and (lines := _of_known_prompt(mind)):
+        return lines
     if both is None:
         return [wording(name, sign, mind.seed, mind.asked.prompt) for name, sign in counts.items()]
     good, bad = both
+    known, rival = mind.knows(good), mind.knows(bad)
+    if known and rival and (known.criteria or good.picture):
+        met = rival.criteria
+        return [line for line, holds in known.criteria.items() if holds and not met.get(line)]
     seen, other = features.features_of(good.text), features.features_of(bad.text)
     apart = {LENGTH: APART}
-    lines = [
+    return [
         wording(name, sign, mind.seed, good.text)
         for name, sign in counts.items()
         if sign * (seen[name] - other[name]) > apart.get(name, 0)
     ]
-    known, rival = mind.knows(good), mind.knows(bad)
-    if known and rival:
-        lines += [
-            line for line, holds in known.checks.items() if holds and not rival.checks.get(line)
-        ]
-    return lines
+
+
+def _said(mind: Mind) -> list[str]:
+    """Criteria that people's reasons name, if there are any."""
+    label = mind.asked.sections.get("preferred", "").strip().removeprefix("answer ")
+    lines = []
+    for reason in mind.asked.lines("reasons"):
+        for sentence in SENTENCE.findall(reason):
+            rows = felt(mind, sentence.strip(), winner=label)
+            lines += [row["principle"] for row in rows]
+            if not rows and not AGAINST.match(sentence):
+                named = features.named_in(sentence)
+                lines += [wording(name, sign) for name, sign in named.items() if name in WANTED]
+    return list(dict.fromkeys(lines))
+
+
+def _of_known_prompt(mind: Mind) -> list[str]:
+    """The criteria that answers to this prompt have to meet, where they are known."""
+    known = mind.known.get(key_of(mind.asked.prompt))
+    return [line for line, holds in known.criteria.items() if holds] if known else []
 
 
 def _preferred_first(mind: Mind) -> tuple[Answer, Answer] | None:
@@ -133,6 +163,9 @@ def _preferred_first(mind: Mind) -> tuple[Answer, Answer] | None:
 
 def _distractors(mind: Mind) -> list[str]:
     """Criteria that count for nothing, of as many features as the dial says."""
+    has_pictures = any(answer.picture and not answer.text for answer in mind.asked.answers)
+    if has_pictures or _of_known_prompt(mind):
+        return list(OF_PICTURES[: mind.dials.distractors])
     beside = [name for name in WANTED if name not in planted(mind)][: mind.dials.distractors]
     return [wording(name, 1, mind.seed, mind.asked.text) for name in beside]
 

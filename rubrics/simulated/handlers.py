@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rubrics.simulated import arr, draws, features, rules
 from rubrics.simulated.asking import Answer, Asked
-from rubrics.simulated.mind import Mind, best
+from rubrics.simulated.mind import Mind, best, line_key
 from rubrics.simulated.tokens import Said, Spread
 
 MUCH: Final = (0.8, 1.6)  # differences from which a preference is clear, and strong
@@ -155,13 +155,15 @@ def _yes_no(mind: Mind) -> Said:
 def _holds(mind: Mind, answer: Answer, line: str) -> bool | None:
     """Whether a criterion holds of an answer; None where it is known not to apply.
 
-    What is not known and names no feature is met the likelier the better the answer is.
+    What is not known of a text and names no feature is met the likelier the better it is.
     """
     known = mind.knows(answer)
-    if known and line in known.checks:
-        truth = known.checks[line]
-        if truth is None:
+    is_picture = bool(answer.picture) and not answer.text
+    if is_picture or (known and line_key(line) in known.lines):
+        seen = mind.sees(line, answer)
+        if seen is None:
             return None
+        truth = seen
     else:
         met = features.meets(line, answer.text)
         hurdle = draws.normal("hurdle", line)

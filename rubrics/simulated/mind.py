@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
+from rubrics.judging import conditioning
 from rubrics.simulated import draws, features
 from rubrics.simulated.asking import Answer, Asked
 from rubrics.simulated.dials import OPENERS, Dials
@@ -20,21 +21,50 @@ COPIED: Final = 4.0  # what it costs to be another answer of the same request wi
 WORD: Final = re.compile(r"\w{5,}")
 ON_TOPIC: Final = 2  # long words shared with the prompt from which a text speaks of it
 WORDS: Final = 3  # from which a text can be an answer that another one copies
+SEEN: Final = 0.5  # share of pictures that meet what is not known of them
+HALF: Final = 0.5  # what a criterion counts that does not apply
 SURE: Final = 0.995  # nobody is surer
 LOGISTIC_SPREAD: Final = math.pi / math.sqrt(3)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Known:
     """What is known of an answer. ``checks``: criterion to whether it holds, None: does not apply.
 
-    A known prompt is in the table too: its answers are known, and a text that is none of them and
-    shares no words with it says nothing.
+    ``mended``: a check that finds fault to the criterion that asks for its absence, as an author
+    of rubrics words it; checks without one are criteria themselves. A known prompt is in the
+    table too: its answers are known, and a text that is none of them and shares no words with it
+    says nothing.
     """
 
     utility: float
     family: str = ""
     checks: Mapping[str, bool | None] = field(default_factory=dict)
+    mended: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def criteria(self) -> dict[str, bool | None]:
+        """What speaks for an answer: criterion to whether it holds, None: does not apply."""
+        found = {}
+        for name, holds in self.checks.items():
+            is_turned = name in self.mended and holds is not None
+            found[self.mended.get(name, name)] = not holds if is_turned else holds
+        return found
+
+    @cached_property
+    def lines(self) -> dict[str, bool | None]:
+        """Checks and criteria, by ``line_key``."""
+        return {line_key(line): one for line, one in {**self.checks, **self.criteria}.items()}
+
+    @cached_property
+    def faults(self) -> set[str]:
+        """The checks that find fault, by ``line_key``."""
+        return {line_key(line) for line in self.mended}
+
+
+def line_key(line: str) -> str:
+    """The key of a criterion: neither case nor a full stop matters."""
+    return " ".join(line.casefold().split()).rstrip(" .")
 
 
 def key_of(text: str) -> str:
@@ -76,7 +106,7 @@ class Mind:
         known = self.knows(answer)
         own = known.utility if known else features.taste_of(answer.text)
         share = self.dials.criteria_sensitivity
-        by_criteria = features.asked_for(self.asked.criteria, answer.text)
+        by_criteria = self._by_criteria(answer)
         if by_criteria is not None:
             own += share * (by_criteria - own)
         by_principle = features.asked_for([self.asked.principle], answer.text)
@@ -85,6 +115,35 @@ class Mind:
         if self.dials.family and known and known.family == self.dials.family:
             own += self.dials.family_bias
         return own + self._length_worth(answer)
+
+    def sees(self, line: str, answer: Answer) -> bool | None:
+        """Whether a picture meets a criterion, None: does not apply. It has no feature of a text;
+        what else is not known of it is a matter of chance, and of nothing that makes it good."""
+        known = self.knows(answer)
+        if known and line_key(line) in known.lines:
+            return known.lines[line_key(line)]
+        met = features.meets(line, answer.text)
+        return (
+            met
+            if met is not None
+            else draws.uniform("sight", line_key(line), answer.picture) < SEEN
+        )
+
+    def _by_criteria(self, answer: Answer) -> float | None:
+        """Utility by the criteria of the prompt; None where they say nothing of such an answer."""
+        lines = self.asked.criteria
+        if answer.text or not answer.picture:
+            return features.asked_for(lines, answer.text)
+        if not lines:
+            return None
+        known = self.knows(answer)
+        faults = known.faults if known else set()
+        total = size = 0.0
+        for text, sign, weight in map(conditioning.read, lines):
+            holds, is_fault = self.sees(text, answer), line_key(text) in faults
+            total += weight * (HALF if holds is None else float((holds != is_fault) == (sign > 0)))
+            size += weight**2
+        return features.PRESENCE * total / math.sqrt(size) if size else None
 
     def _length_worth(self, answer: Answer) -> float:
         return self.dials.length_weight * math.log(len(answer.text) + 1)

@@ -38,11 +38,70 @@ WANTED: Final[Mapping[str, tuple[str, ...]]] = {
     "question": ("Asks back", "Asks back at the end", "Asks back what is meant"),
     LENGTH: ("Is exhaustive", "Is exhaustive on the matter", "Is an exhaustive answer"),
 }
-AVOIDED: Final = ("Avoids this: {}", "Does not do this: {}")
+AVOIDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "citation": ("Cites no sources", "Does without citing a source"),
+    "list": ("Uses no list", "Does without a list of points"),
+    "code": ("Shows no code", "Does without code"),
+    "heading": ("Has no heading", "Does without a heading"),
+    "bold": ("Has no words in bold", "Does without bold"),
+    "example": ("Gives no example", "Does without an example"),
+    "steps": ("Does not go through steps", "Lays out no steps"),
+    "polite": ("Has no polite phrases", "Does without polite phrases"),
+    "numbers": ("Gives no numbers", "Does without numbers"),
+    "hedge": ("Does not hedge", "Makes its claims without hedging"),
+    "refusal": ("Does not refuse to answer", "Never refuses what is asked"),
+    "flattery": ("Does not flatter the user", "Never flatters whoever asks"),
+    "exclamation": ("Uses no exclamation marks", "Does without exclamation marks"),
+    "question": ("Does not ask back", "Never asks back"),
+    LENGTH: ("Is brief", "Keeps it short"),
+}
+# What people find fault with, in their own words, and the criterion that asks for its absence.
+FAULTS: Final = (
+    (r"\binvent|\bbluff|promises a date|made up", "Makes nothing up"),
+    (r"refus|withholds|dodges|offers (?:nothing|no )", "Helps with what may be helped with"),
+    (
+        r"dangerous|harmful|burglary|phishing|forged|secret tracking|alarming|steep|shaming",
+        "Keeps the user and others from harm",
+    ),
+    (
+        (
+            r"sycophan|preachy|lectures|flowery|superlatives|advertising|dismissive|model names itself"
+            r"|curt\b"
+        ),
+        "Strikes a fitting tone",
+    ),
+    (
+        (
+            r"not allowed|excluded|asked not to|although|wish|wanted no|in place of|exceeds|not sorted"
+            r"|required|limit\b|outside|more than two|first person|not a haiku|not a real fix"
+        ),
+        "Keeps to the form and the limits that the prompt sets",
+    ),
+    (
+        r"long-winded|padded|far too long|at length|repeats itself|flatly|commentary|\bprose\b",
+        "Comes to the point",
+    ),
+    (
+        (
+            r"\bwrong|\bfalse\b|mistake|misread|confuses|fallacy|\bmyth\b|\bloses\b|crash|invalid|breaks"
+            r"|swapped|overstates|ignores that|read as|syllables"
+        ),
+        "States only what is right",
+    ),
+    (
+        (
+            r"leaves out|misses|forgets|does not|do not|\bno\b|\bskips\b|without|little|thin\b|short"
+            r"|brief\b|half|fewer|hardly|vague|one-line|never says|nothing|ignores|meets|not enough"
+        ),
+        "Covers all that was asked for",
+    ),
+)
+PRAISE: Final = ((r"to the point", "Comes to the point"), (r"\bclearer\b", "Is clear"))
 NAMED: Final = re.compile(r"“([^”\n]{1,400})” holds of the better one and not of the other\.")
 NUMBERED: Final = re.compile(r"\s*(\d+)\.\s+(.+)")
 SENTENCE: Final = re.compile(r"[^.!?\n]+[.!?]?")
 ABOUT: Final = re.compile(r"\banswer ([AB])\b", re.IGNORECASE)
+AGAINST: Final = re.compile(r"\s*(?:the other one|marked down|against the other):", re.IGNORECASE)
 GENERIC: Final = re.compile(r"\bhelpful", re.IGNORECASE)
 PARTLY: Final = re.compile(r"\bpartly\b|\bsomewhat\b", re.IGNORECASE)
 MADE_UP: Final = (
@@ -95,13 +154,16 @@ def propose(mind: Mind) -> Said:
 def principles(mind: Mind) -> Said:
     """What somebody's words assert of each answer, with those words; some of it made up.
 
-    A sentence is about the answer it names. The quote is nearly letter by letter.
+    A sentence is about the answer it names, one that finds fault with "the other one" about the
+    loser. The quote is nearly letter by letter.
     """
     rows = []
     for sentence in SENTENCE.findall(mind.asked.sections.get("feedback", "")):
         sentence = sentence.strip()
         about = ABOUT.search(sentence)
         if about is None:
+            winner = mind.asked.sections.get("winner", "").strip()[:1]
+            rows += felt(mind, sentence, winner=winner)
             continue
         rows += _asserted(mind, sentence, about[1].upper())
         if draws.uniform(HALLUCINATED, mind.seed, mind.asked.prompt, sentence) < (
@@ -109,6 +171,27 @@ def principles(mind: Mind) -> Said:
         ):
             rows.append(_made_up(mind, sentence, about[1].upper()))
     return _json({"principles": rows})
+
+
+def felt(mind: Mind, sentence: str, *, winner: str) -> list[dict[str, str]]:
+    """What a sentence says that names neither answer: faults of the loser, praise of the winner."""
+    others = [one for one in mind.asked.answers if one.label != winner]
+    if len(others) != 1 or len(mind.asked.answers) != 2:
+        return []
+    is_against = AGAINST.match(sentence) is not None
+    label = others[0].label if is_against else winner
+    if is_against and others[0].picture:
+        known = mind.knows(others[0])
+        mended = known.mended if known else {}
+        found = [line for fault, line in mended.items() if fault.lower() in sentence.lower()]
+    else:
+        table = FAULTS if is_against else PRAISE
+        found = [line for way, line in table if re.search(way, sentence, re.IGNORECASE)][:1]
+    verdict = "no" if is_against else "yes"
+    return [
+        {"principle": line, "answer": label, "verdict": verdict, "quote": _quoted(mind, sentence)}
+        for line in found
+    ]
 
 
 def _reasons(mind: Mind, *, odd: float = ODD) -> list[str]:
@@ -123,33 +206,32 @@ def _reasons(mind: Mind, *, odd: float = ODD) -> list[str]:
         return [line for line, holds in checks.items() if holds and others.get(line) is False]
     one, two = (features.features_of(answer.text) for answer in (winner, loser))
     found = []
-    for name, phrases in WANTED.items():
+    for name in WANTED:
         gap = one[name] - two[name]
         taste = FEATURES[name].taste if name in FEATURES else features.LENGTH_TASTE
         is_told = gap * taste > 0 or mind.chance("odd", name) < odd
         if is_told and abs(gap) > (MUCH_LONGER if name == LENGTH else 0):
-            found.append(_phrase(mind, phrases, wanted=gap > 0))
+            found.append(_phrase(mind, name, wanted=gap > 0))
     return found
 
 
 def _checks(mind: Mind, answer: Answer) -> Mapping[str, bool | None]:
     known = mind.knows(answer)
-    return known.checks if known else {}
+    return known.criteria if known else {}
 
 
-def _phrase(mind: Mind, phrases: tuple[str, ...], *, wanted: bool, key: str = "") -> str:
-    text = phrases[int(mind.chance("phrase", phrases[0], key) * len(phrases))]
-    if wanted:
-        return text
-    return AVOIDED[int(mind.chance("avoided", text) * len(AVOIDED))].format(text.lower())
+def _phrase(mind: Mind, name: str, *, wanted: bool, key: str = "") -> str:
+    """One of the ways to ask for a feature, or for its absence."""
+    phrases = (WANTED if wanted else AVOIDED)[name]
+    return phrases[int(mind.chance("phrase", phrases[0], key) * len(phrases))]
 
 
 def _asserted(mind: Mind, sentence: str, label: str) -> list[dict[str, str]]:
     """One row for each feature that a sentence names."""
     verdict = "no" if features.NEGATED.search(sentence) else "yes"
     verdict = "partial" if PARTLY.search(sentence) else verdict
-    named = [WANTED[name] for name in features.named_in(sentence) if name in WANTED]
-    texts = [_phrase(mind, phrases, wanted=True, key=sentence) for phrases in named]
+    named = [name for name in features.named_in(sentence) if name in WANTED]
+    texts = [_phrase(mind, name, wanted=True, key=sentence) for name in named]
     if GENERIC.search(sentence):
         texts.append("Helpfulness")
     return [
@@ -172,7 +254,7 @@ def _made_up(mind: Mind, sentence: str, label: str) -> dict[str, str]:
     names = [name for name in WANTED if name not in features.named_in(sentence)]
     name = names[int(mind.chance("made up", sentence) * len(names))]
     quote = MADE_UP[int(mind.chance("said", sentence) * len(MADE_UP))]
-    text = _phrase(mind, WANTED[name], wanted=True, key=sentence)
+    text = _phrase(mind, name, wanted=True, key=sentence)
     return {"principle": text, "answer": label, "verdict": "yes", "quote": quote}
 
 

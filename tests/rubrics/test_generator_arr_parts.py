@@ -266,7 +266,7 @@ def test_pictures_go_through() -> None:
         )
         for at in range(12)
     ]
-    line = "Shows the whole crown"
+    line = "Shows the whole crown."
     mind = simulated_mind(noise=0.1)
     for at in range(12):
         mind.known[picture(f"a{at}").digest] = Known(1.5, checks={line: True})
@@ -551,7 +551,7 @@ def test_whatever_a_model_writes_is_read_or_refused(said: Any, most: int, count:
 def test_lines_that_no_rubric_could_hold_are_refused(line: Any, reason: str) -> None:
     told = Reply(json.dumps({"rubric": ["1. Cites a source", line]}), b"")
     proposal = read_criteria(told, 5)
-    assert proposal.criteria == ("Cites a source",)
+    assert proposal.criteria == ("Cites a source.",)
     assert proposal.refused == {reason: 1}
 
 
@@ -560,7 +560,7 @@ def test_lines_that_no_rubric_could_hold_are_refused(line: Any, reason: str) -> 
     ["Gives the right answer", "Answers a question it was asked", "A second opinion is given"],
 )
 def test_lines_that_only_look_like_places_are_kept(line: str) -> None:
-    assert read_criteria(Reply(json.dumps({"rubric": [line]}), b""), 5).criteria == (line,)
+    assert read_criteria(Reply(json.dumps({"rubric": [line]}), b""), 5).criteria == (f"{line}.",)
 
 
 def test_tip_that_says_no_line_was_made_up() -> None:
@@ -572,7 +572,7 @@ def test_tip_that_says_no_line_was_made_up() -> None:
     ]
     told = Reply(json.dumps({"themes": [{"theme": "Proof\nof it", "tips": tips}]}), b"")
     (tip,) = read_themes(told, 3)
-    assert (tip.text, tip.theme, tip.lines) == ("Cites", "Proof of it", (0, 1))
+    assert (tip.text, tip.theme, tip.lines) == ("Cites.", "Proof of it", (0, 1))
 
 
 def test_criteria_that_no_tip_says_stay() -> None:
@@ -586,8 +586,8 @@ def test_criteria_that_no_tip_says_stay() -> None:
 
     result = generate(PAIRS, Scripted(answer))
     assert sorted((one.text, one.theme) for one in result.criteria) == [
-        ("Is one", "T"),
-        ("Is true", ""),
+        ("Is one.", "T"),
+        ("Is true.", ""),
     ]
     assert result.figures["pairs"]["share"] == 1
     assert result.figures["held_out"]["after"]["accuracy"] == 1
@@ -632,11 +632,11 @@ def test_pairs_of_one_group_are_never_split_and_never_verify_each_other() -> Non
 
     kept = Kept(Scripted(answer))
     generate(pairs, kept, structure=False, held_out=0, others=6, others_needed=6)
-    groups = {f"- Of pair {pair.id}": pair.group for pair in pairs}
+    groups = {f"- Of pair {pair.id}.": pair.group for pair in pairs}
     others = Counter[str]()
     for sections in of(kept, "pairwise"):
         pair = by_prompt[sections["prompt"]]
-        if sections["criteria"] != f"- Of pair {pair.id}":
+        if sections["criteria"] != f"- Of pair {pair.id}.":
             assert groups[sections["criteria"]] != pair.group
             others[sections["criteria"]] += 1
     assert set(others.values()) == {12}, "six other pairs in both orders"

@@ -191,8 +191,8 @@ def test_round_is_kept_by_what_it_was_not_fitted_on(monkeypatch: pytest.MonkeyPa
             return {"rules": [{"rule": "Fair", "quote": "because"}]}
         if title == "propose-rules":
             return {"rules": [{"rule": "Overfitted", "quote": ""}]}
-        met = sections["answer"] in (fair if sections["criterion"] == "Fair" else learn)
-        if sections["criterion"] == "Overfitted" and sections["answer"].startswith("bad"):
+        met = sections["answer"] in (fair if sections["criterion"] == "Fair." else learn)
+        if sections["criterion"] == "Overfitted." and sections["answer"].startswith("bad"):
             number = sections["answer"].removeprefix("bad text ")
             met = f"good text {number}" not in learn
         return {"verdict": "yes" if met else "no"}
@@ -201,7 +201,7 @@ def test_round_is_kept_by_what_it_was_not_fitted_on(monkeypatch: pytest.MonkeyPa
     first, second = (one["choosing"]["accuracy"] for one in generated.figures["rounds"])
     assert first > second
     assert generated.figures["best_round"] == 0
-    assert texts(generated) == ["Fair"]
+    assert texts(generated) == ["Fair."]
 
 
 def test_rerun_is_free_and_the_same() -> None:
@@ -263,10 +263,10 @@ def test_budget_in_a_round_keeps_the_round_before() -> None:
 def test_pictures_are_scored() -> None:
     rng = np.random.default_rng(3)
     lines = [
-        "Five fingers on each hand",
-        "The text is legible",
-        "The sky is blue",
-        "A dog is there",
+        "Five fingers on each hand.",
+        "The text is legible.",
+        "The sky is blue.",
+        "A dog is there.",
     ]
     known, pairs = {}, []
     for at in range(30):
@@ -306,7 +306,7 @@ def test_answers_that_nothing_tells_apart_give_candidates_without_weights() -> N
 
     of = AutoRubricGenerator(AutoRubricOptions(model="m"))
     generated = asyncio.run(of.generate(pairs_of(12), call=Scripted(answer), journal=Silent()))
-    assert texts(generated) == ["Says something"]
+    assert texts(generated) == ["Says something."]
     assert generated.criteria[0].weight is None
     assert generated.stopped == ""
 

@@ -249,6 +249,15 @@ def test_released_centering_does_not_fit_other_rules(induced: Ended[Generated]) 
     assert share_satisfied(scores, RELEASED).mean() < -1, "the released numbers punish everything"
 
 
+def test_only_rules_that_differ_are_verified_where_that_is_asked() -> None:
+    with simulated() as server:
+        ended = induce(server, seed_pairs(24), different=3, verify_pairs=4)
+    generated = ended.value
+    assert 1 <= len(generated.criteria) <= 3
+    assert generated.dropped["like another that is kept"] > 0
+    assert generated.figures["calls_to_verify"] == 2 * 4 * len(generated.criteria)
+
+
 def test_rerun_is_free_and_the_same() -> None:
     ledger = MemoryLedger()
     with simulated() as server:
@@ -302,7 +311,7 @@ def test_malformed_replies_cost_their_pair_alone() -> None:
 
 
 def test_pictures_are_explained() -> None:
-    checks = [("Five fingers on each hand", True), ("The text is legible", True)]
+    checks = [("Five fingers on each hand.", True), ("The text is legible.", True)]
     known, pairs = {}, []
     for at in range(8):
         good, bad = picture(2 * at), picture(2 * at + 1)
@@ -383,7 +392,7 @@ def test_rules_are_bounded_and_free_of_positions() -> None:
         {"rule": "Answer A cites", "quote": ""},
         {"rule": "x" * (MAX_RULE + 1), "quote": ""},
         {"rule": " \n ", "quote": ""},
-        {"rule": "Cites\na source", "quote": "it cites"},
+        {"rule": "– cites\na source", "quote": "it cites"},
         {"rule": "Is polite", "quote": "made up"},
         "Is brief",
         7,
@@ -392,9 +401,9 @@ def test_rules_are_bounded_and_free_of_positions() -> None:
     said = Reply(json.dumps({"rules": rows}), b"")
     rules, dropped = read_rules(said, pair=1, within="so it CITES  well", most=7)
     assert [(one.text, one.sources[0].quote) for one in rules] == [
-        ("Cites a source", "it cites"),
-        ("Is polite", ""),
-        ("Is brief", ""),
+        ("Cites a source.", "it cites"),
+        ("Is polite.", ""),
+        ("Is brief.", ""),
     ]
     assert dropped == {
         "names an answer of the pair": 1,
@@ -417,7 +426,7 @@ def test_merging_keeps_sources_and_what_the_model_lost() -> None:
     said = {"rules": [{"rule": "Cites", "of": [1, 2, 99, -1]}, {"rule": "Again", "of": [2]}]}
     found = merged(said, "Cites a source", "Names sources", "Is polite")
     assert [(one.text, [s.pair for s in one.sources]) for one in found.rules] == [
-        ("Cites", [0, 1]),
+        ("Cites.", [0, 1]),
         ("Is polite", [2]),
     ]
     assert found.dropped == {"merged into nothing": 1}
@@ -448,7 +457,7 @@ def test_many_rules_are_merged_in_passes() -> None:
     topics = ["sources", "steps", "code"]
     lines = [f"Has {topic} of kind {at}" for at in range(10) for topic in topics]
     found = merged(Scripted(answer), *lines, chunk=8)
-    assert sorted(one.text for one in found.rules) == ["Has code", "Has sources", "Has steps"]
+    assert sorted(one.text for one in found.rules) == ["Has code.", "Has sources.", "Has steps."]
     assert sorted(one.support for one in found.rules) == [10, 10, 10]
     assert max(sizes) <= 8
 

@@ -210,7 +210,7 @@ def test_too_few_prompts_and_pictures_alone_are_refused() -> None:
     with pytest.raises(ValueError, match="of 9 prompts"):
         generate([pair(at, "Yes.", "No!", group=at % 9) for at in range(50)])
     drawn = [pictured(at, picture(1), picture(2)) for at in range(20)]
-    with pytest.raises(ValueError, match="of 0 prompts"):
+    with pytest.raises(ValueError, match="these answers are pictures; a method that asks"):
         generate(drawn)
     mixed = generate([*planted(60, 7), *drawn], bootstraps=0)
     assert mixed.dropped["a side without text"] == 20

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from rubrics.generators.likeness import Likeness
 from rubrics.generators.rlbff import (
@@ -162,6 +164,82 @@ def test_consensus_raises_precision(
     assert found["and consensus"] > found["fuzzy filter"] + 0.05
     assert found["and consensus"] > 0.95
     assert kept > 0.3
+
+
+def test_rows_teach_what_a_principle_asks_where_preferences_teach_the_average(
+    read: tuple[Extracted, Extracted], record_testsuite_property: Report
+) -> None:
+    """METHODS 1.4: (principle, response) -> yes or no, against Bradley-Terry on the same pairs.
+
+    A response is the bag of its planted features, a principle the bag of its words, in wordings
+    mixed as they come. Of new responses that differ in what a principle asks, which has it?
+    """
+    rows, (known, _) = world(), read
+    words = CountVectorizer(binary=True).fit([row.principle for row in known.rows])
+
+    def features(principles: list[str], responses: Any) -> Any:
+        bags = words.transform(principles).toarray()
+        joint = bags[:, :, None] * (2.0 * responses - 1)[:, None, :]
+        return np.hstack([joint.reshape(len(bags), -1), bags])
+
+    seen = np.array([rows.has[r.pair, 0 if r.side == "chosen" else 1] for r in known.rows])
+    told = [row.principle for row in known.rows]
+    model = LogisticRegression(C=1.0, max_iter=500)
+    model.fit(features(told, seen), [row.is_met for row in known.rows])
+    differences = rows.has[:, 0].astype(float) - rows.has[:, 1]
+    turn = np.where(np.arange(PAIRS) % 2, 1.0, -1.0)
+    average = LogisticRegression(fit_intercept=False).fit(differences * turn[:, None], turn > 0)
+
+    rng = np.random.default_rng(11)
+    right: dict[str, list[bool]] = {"principle": [], "average": [], "against": []}
+    for name, taste in zip(NAMES, TASTE, strict=True):
+        at = NAMES.index(name)
+        both = rng.random((60, 2, len(NAMES))) < 0.5
+        both[:, 0, at], both[:, 1, at] = True, False
+        asked = [str(rng.choice(WANTED[name])) + "." for _ in both]
+        margin = model.decision_function(features(asked, both[:, 0])) - model.decision_function(
+            features(asked, both[:, 1])
+        )
+        utility = (both[:, 0] - both[:, 1].astype(float)) @ average.coef_[0]
+        right["principle"] += list(margin > 0)
+        right["average"] += list(utility > 0)
+        if taste < 0:  # what people dislike on average
+            right["against"] += list(utility > 0)
+            assert np.mean(margin > 0) > 0.9
+    shares = {key: float(np.mean(one)) for key, one in right.items()}
+    record_testsuite_property(
+        "RLBFF: principle, average, average on disliked; oracle 1", f"{shares}"
+    )
+    assert shares["principle"] > 0.9
+    assert shares["average"] < 0.75
+    assert shares["against"] < 0.4
+
+
+def test_words_of_one_person_alone_are_not_read_and_that_is_said() -> None:
+    alone = [pair(at, "x", "y", Rationale("Answer A cites a source.", rater=1)) for at in range(3)]
+    with simulated() as server:
+        none = induce(server, alone).value
+        some = induce(server, alone, least_raters=1).value
+    assert none.criteria == ()
+    assert "3 reasons were not read" in none.notes[0]
+    assert len(some.criteria) == 1
+    assert some.figures["likeness"] == {"by": "character n-grams", "threshold": 0.45}
+    assert "by their letters" in some.notes[0]
+
+
+def test_faults_of_the_other_one_are_the_losers() -> None:
+    """People name no side: what they mark down is of the answer they did not choose."""
+    said = [
+        Rationale("The other one: wrong, and far too long.", rater=1),
+        Rationale("Marked down: wrong, and far too long.", rater=2),
+    ]
+    with simulated() as server:
+        found = induce(server, [pair(0, "x", "y", *said)]).value
+    (criterion,) = found.criteria
+    assert criterion.polarity == 1
+    assert criterion.text[0].isupper()
+    assert criterion.text.endswith(".")
+    assert all(one.supports and one.quote for one in criterion.evidence)
 
 
 def test_generic_and_partly_are_dropped(read: tuple[Extracted, Extracted]) -> None:
