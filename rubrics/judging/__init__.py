@@ -24,8 +24,8 @@ JUDGES: Final[dict[str, Method]] = {
     ),
     "rubric": Method(
         path="rubrics.judging.rubric:RubricJudge",
-        label="Rubric, criterion by criterion",
-        summary="checks every criterion of every answer by itself, then sums up: no order sways it",
+        label="Rubric",
+        summary="checks every criterion of every answer by itself, then sums up",
         options="rubrics.judging.rubric_options:RubricOptions",
     ),
     "program": Method(

@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from annotator.celery import app
 from annotator.errors import Conflict, Invalid
+from annotator.jobs.judging import battery as battery_job
 from annotator.jobs.judging import judge as judge_job
 from annotator.models import (
     Endpoint,
@@ -36,6 +37,7 @@ from annotator.models import (
     RunState,
 )
 from annotator.queries.access import access_or_404
+from annotator.services import battery as batteries
 from annotator.services import endpoints, judges, judging, rubric_judges, rubrics, runs, tokens
 from annotator.views import rubric_use_judge
 from rubrics.judging.conditioning import AGAINST
@@ -194,16 +196,22 @@ def test_judge_of_programs_alone_asks_nobody(project: Project) -> None:
     judge = add(project, version, kind="rubric")
     assert (judge.endpoint, judge.model, judge.options["models"]) == (None, "programs", [])
     assert judges.queue_of(judge) == "default"
-    for n in range(3):
+    for n in range(batteries.LEAST_TRIES):
         factories.pairwise_task(project, texts=(f"So it is {n}.", f"So it is {n}.\n```\nx\n```"))
+    n_pairs = batteries.LEAST_TRIES
     run = judging.start(project=project, judge=judge, by=None)
     judge_job(run_id=run.pk)
     run.refresh_from_db()
     assert (run.state, run.error) == (RunState.DONE, "")
     assert run.counters["calls"] == 0
-    assert list(Judgment.objects.values_list("ranks", flat=True)) == [[2, 1]] * 3
+    assert list(Judgment.objects.values_list("ranks", flat=True)) == [[2, 1]] * n_pairs
     assert not LlmCall.objects.exists()
     why = Judgment.objects.values_list("rationale", flat=True)[0]
+    probed = batteries.start(judge=judge, tries=batteries.LEAST_TRIES, by=None)
+    battery_job(run_id=probed.pk)
+    probed.refresh_from_db()
+    assert (probed.state, probed.error) == (RunState.DONE, "")
+    assert not LlmCall.objects.exists()
     assert "“Has code”: no, yes → second answer +0.50" in why
 
 
