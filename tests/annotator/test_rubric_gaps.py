@@ -516,3 +516,24 @@ def test_page_of_the_version_shows_what_is_unexplained_beside_the_criteria(world
     assert "for another vote" not in world.client(Role.REVIEWER).get(
         world.url("rubric_version")
     ).content.decode()  # fmt: skip
+
+
+def test_criterion_that_was_not_measured_counts_nothing_and_is_told(world: World) -> None:
+    Criterion.objects.create(
+        version=world.version, position=2, text="Greets.", decision="accepted", verifier="llm"
+    )
+    text = world.client().get(world.url()).content.decode()
+    assert "1 criterion in force was not measured and counts nothing here" in text
+    assert "2 pairs no criterion explains" in text
+
+
+def test_pairs_without_any_score_are_counted_apart() -> None:
+    world = World([EXPLAINED, [np.nan, np.nan], SILENT, HELD])
+    client = world.client()
+    text = client.get(world.url()).content.decode()
+    assert "1 pair no criterion explains" in text
+    assert "Not scored" in text
+    assert "Poor answer 1." not in text
+    unscored = client.get(world.url(), {"kind": "unscored"}).content.decode()
+    assert "1 pair without a score" in unscored
+    assert "Poor answer 1." in unscored
