@@ -378,3 +378,16 @@ def test_side_stays_when_the_page_is_opened_again(open_page: OpenPage) -> None:
     for _ in range(5):
         page.reload()
         assert shown_texts(page) == first
+
+
+def test_undo_from_the_end_of_the_queue_reopens_the_last_task(open_page: OpenPage) -> None:
+    project, person = world(tasks=1)
+    page = open_page(person, desk_of(project))
+    texts = shown_texts(page)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="You are up to date")).to_be_visible()
+    page.keyboard.press("u")
+    expect(page.locator(".notice")).to_have_text("Reopened with your answers.")
+    assert shown_texts(page) == texts
+    expect(page.get_by_label("A much better")).to_be_checked()
