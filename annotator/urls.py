@@ -97,6 +97,7 @@ project = [
     path("reward-models/", rewards.reward_models, name="reward_models"),
     path("reward-models/train/", rewards.train, name="train"),
     path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),
+    path("reward-models/<int:number>/score/", rewards.score, name="reward_model_score"),
     path(
         "reward-models/<int:number>/artifact.zip",
         rewards.artifact,

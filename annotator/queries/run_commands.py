@@ -66,8 +66,10 @@ def command(run: Run) -> str:
         Run.Kind.QUALITY: lambda _: iter(["measure_quality"]),
         Run.Kind.JUDGE: _judge,
         Run.Kind.RUBRIC: _induce,
+        Run.Kind.SCORE: _score,
     }
-    if run.kind not in makers:
+    is_by_model = run.kind == Run.Kind.SCORE and "rubric" not in run.config
+    if run.kind not in makers or is_by_model:  # which has no command
         return ""
     name, *arguments = makers[Run.Kind(run.kind)](run.config)
     return shlex.join(["python", "manage.py", name, run.project.slug, *arguments])
@@ -134,6 +136,23 @@ def _unusual(method: str, options: dict[str, Any]) -> dict[str, Any]:
         return options
     usual = GENERATORS[method].load_options()().model_dump(mode="json")
     return {name: value for name, value in options.items() if value != usual.get(name)}
+
+
+def _score(config: dict[str, Any]) -> Iterator[str]:
+    stem, _, number = str(config.get("rubric", "")).rpartition(" v")
+    yield from ("score_rubric", f"{stem}:v{number}")
+    basis = config.get("basis") or {}
+    for name in ("form", "not_applicable"):
+        yield from (f"--{name.replace('_', '-')}", str(basis.get(name)))
+    judge, _, version = str(config.get("verifier") or "").rpartition(" v")
+    if judge:
+        yield from ("--judge", f"{judge}@v{version}")
+    for split in config.get("splits") or []:
+        yield from ("--split", split)
+    values = {name: config.get(name) for name in ("only", "sample")}
+    for flag, value in (values | (config.get("budget") or {})).items():
+        if value:
+            yield from (f"--{flag}", str(value))
 
 
 def _options(options: dict[str, Any]) -> Iterator[str]:

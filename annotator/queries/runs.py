@@ -190,6 +190,8 @@ def outcome(run: Run) -> str:
             return "no probe fooled it" if result["is_passed"] else by
         case Run.Kind.RUBRIC if "criteria" in result:
             return _induced(result)
+        case Run.Kind.SCORE if "scored" in result:
+            return f"{result['scored']:,} of {result['responses']:,} answers scored"
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message

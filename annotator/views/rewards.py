@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotator.errors import AppError, Gone
 from annotator.forms.training import TrainForm
 from annotator.jobs import base
 from annotator.models import RewardModel, Role
+from annotator.queries import reward_scores
 from annotator.queries import rewards as queries
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
 from annotator.services import archives, backbones, training
+from annotator.services import reward_scores as scoring
 from annotator.views import reward_charts
 from annotator.views.helpers import Access, page_after, project_page, token_or_session
 
@@ -79,8 +82,25 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
         "chart": reward_charts.baselines(detail),
         "bytes": archives.size(folder),
         "folder": folder,
+        "scored": reward_scores.last_done(reward_model=detail.model),
+        "scoring": reward_scores.active_run(reward_model=detail.model),
     }
     return render(request, "rewards/model.html", context)
+
+
+@project_page(Role.OWNER)
+@require_POST
+def score(request: HttpRequest, access: Access, number: int) -> HttpResponse:
+    """Have every response scored in the background."""
+    model = _find(access, number)
+    try:
+        with transaction.atomic():
+            run = scoring.start(reward_model=model, by=request.user)
+            base.enqueue(run)
+    except AppError as error:
+        messages.error(request, f"{error.message} {error.advice}".strip())
+        return redirect("reward_model", slug=access.project.slug, number=number)
+    return redirect("run", slug=access.project.slug, run_id=run.pk)
 
 
 @token_or_session

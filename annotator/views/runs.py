@@ -32,6 +32,7 @@ RESULTS: Final = {
     Run.Kind.BATTERY: "judges/result.html",
     Run.Kind.REPORT: "judges/result.html",
     Run.Kind.TRY: "rubrics/tried.html",
+    Run.Kind.SCORE: "rubrics/scored.html",
 }
 # What a run of a kind shows at any time, beside its figures.
 PARTS: Final = {

@@ -106,6 +106,7 @@ LEAST: Final = {
     "train": Role.OWNER,
     "reward_model": Role.OWNER,
     "reward_model_artifact": Role.OWNER,
+    "reward_model_score": Role.OWNER,
     "rubric_use_judge": Role.OWNER,
     "rubric_use_people": Role.OWNER,
     "rubric_use_scores": Role.REVIEWER,

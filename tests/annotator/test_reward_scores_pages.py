@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from annotator.formats import percent
 from annotator.models import Response, RewardScore, Role, Run, RunState
-from annotator.services import rubrics, tokens
+from annotator.services import reward_scores, rubrics, tokens, training
 from tests import factories
 from tests.annotator.rewarding import (
     CITES,
@@ -200,3 +200,41 @@ def test_command_scores_and_prints_what_it_came_to() -> None:
     assert "12 of 12 answers scored" in out.getvalue()
     with pytest.raises(CommandError, match="no rubric version"):
         call_command("score_rubric", project.slug, "Nothing:v3")
+
+
+def test_model_s_page_scores_every_response_once_at_a_time() -> None:
+    project = world(2)
+    model = make_model(project)
+    folder = training.artifact_folder(model)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    owner = client_of(project, Role.OWNER)
+    page = reverse("reward_model", args=[project.slug, 1])
+    assert "Score all responses" in owner.get(page).content.decode()
+    start = reverse("reward_model_score", args=[project.slug, 1])
+    assert owner.post(start).status_code == 302
+    run = Run.objects.get(kind=Run.Kind.SCORE)
+    assert (run.config["reward_model"], run.config["queue"]) == (model.pk, "gpu")
+    shown = owner.get(page).content.decode()
+    assert "is scoring the project" in shown
+    assert "Score all responses" not in shown
+    assert "A run scores by it already." in owner.post(start, follow=True).content.decode()
+    assert owner.get(start).status_code == 405
+
+
+def test_run_s_page_says_what_came_of_it_and_how_to_do_it_again() -> None:
+    project = world()
+    version = approved(project, PROGRAM, {"text": "Is true", "verifier": "person"})
+    run = scored(version, form="share")
+    reviewer = client_of(project, Role.REVIEWER)
+    page = reviewer.get(reverse("run", args=[project.slug, run.pk])).content.decode()
+    assert "0 of 12 answers scored" in page or "No answer has a score." in page
+    assert "score_rubric" in page
+    scored(approved(project))
+    last = Run.objects.order_by("-pk").first()
+    page = reviewer.get(reverse("run", args=[project.slug, last.pk])).content.decode()
+    assert "12 of 12 answers" in page
+    listing = reviewer.get(reverse("runs", args=[project.slug])).content.decode()
+    assert "12 of 12 answers scored" in listing
+    queued = reward_scores.start(version=version, by=None)
+    assert reviewer.get(reverse("run", args=[project.slug, queued.pk])).status_code == 200
