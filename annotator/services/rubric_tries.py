@@ -292,7 +292,7 @@ def _rule(criterion: Criterion, stored: Stored | None) -> Rule:
 def _outside(criterion: Criterion, stored: Stored | None) -> str:
     """Why a narrower criterion does not concern this prompt; empty where it does."""
     if criterion.scope == Criterion.Scope.GROUP:
-        tags = stored.prompt.tags if stored else ()
+        tags = set(map(str, stored.prompt.tags)) if stored else set()
         return (
             "" if criterion.group in tags else f"it is for prompts of the tag “{criterion.group}”"
         )
