@@ -25,7 +25,7 @@ from rubrics.llm.budget import Budget
 
 PAGE: Final = 100
 VERSIONS: Final = 50  # of one rubric in a list
-ADDRESS: Final = "/{slug}/rubrics/{int:rubric_id}/v{int:number}"
+ADDRESS: Final = "/{slug}/rubrics/{int:rubric_id}/versions/{int:number}"
 
 router = Router(tags=["rubrics"])
 

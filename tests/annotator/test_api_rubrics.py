@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from annotator.models import Judge, Project, Role, Rubric, RubricMeasurement, RubricVersion, Run
-from annotator.services import rubric_files, rubrics
+from annotator.services import rubric_files, rubrics, tokens
 from tests import factories
 from tests.annotator.test_api import caller
 
@@ -60,7 +61,7 @@ def test_list_has_every_rubric_with_its_versions(project: Project, call: Any) ->
 
 def test_version_is_its_file_and_what_was_measured(project: Project, call: Any) -> None:
     version = draft(project)
-    path = f"/projects/api/rubrics/{version.rubric_id}/v1"
+    path = f"/projects/api/rubrics/{version.rubric_id}/versions/1"
     status, found = call("GET", path)
     assert status == 200
     assert found["file"] == rubric_files.as_json(version)
@@ -72,7 +73,8 @@ def test_version_is_its_file_and_what_was_measured(project: Project, call: Any) 
     figures = {"n_held": 9, "criteria": {str(row.pk): {"support": 4}}}
     RubricMeasurement.objects.create(version=version, sheet=b"", figures=figures)
     assert call("GET", path)[1]["measured"]["figures"] == figures
-    assert call("GET", f"/projects/api/rubrics/{version.rubric_id}/v2")[0] == 404
+    assert call("GET", f"/projects/api/rubrics/{version.rubric_id}/versions/2")[0] == 404
+    assert call("GET", "/projects/api/rubrics/99999999999999999999/versions/1")[0] == 404
 
 
 def test_induction_is_queued(project: Project, call: Any) -> None:
@@ -127,10 +129,23 @@ def test_file_goes_round(project: Project, call: Any) -> None:
     assert Rubric.objects.count() == 2
 
 
+def test_file_sent_as_curl_sends_it_is_read(project: Project) -> None:
+    _, secret = tokens.create(user=factories.member(project, Role.OWNER), name="test")
+    client = Client(headers={"Authorization": f"Bearer {secret}"})
+    data = json.dumps(rubric_files.as_json(draft(factories.project())))
+    response = client.generic(
+        "POST", "/api/v1/projects/api/rubrics/import", data, "application/x-www-form-urlencoded"
+    )
+    assert response.status_code == 200
+    assert RubricVersion.objects.filter(rubric__project=project).exists()
+    large = client.generic("POST", "/api/v1/projects/api/rubrics/import", "x" * 2_000_001)
+    assert large.status_code == 422
+
+
 def test_approval_is_once_and_for_decided_drafts(project: Project, call: Any) -> None:
     version = draft(project)
     row = version.criteria.get()
-    path = f"/projects/api/rubrics/{version.rubric_id}/v1/approve"
+    path = f"/projects/api/rubrics/{version.rubric_id}/versions/1/approve"
     rubrics.decide(criterion=row, decision="proposed", by=None)
     status, answer = call("POST", path)
     assert (status, "not decided on" in answer["detail"]) == (409, True)
@@ -143,8 +158,8 @@ def test_approval_is_once_and_for_decided_drafts(project: Project, call: Any) ->
     ("method", "path", "least"),
     [
         ("GET", "/projects/api/rubrics", "reviewer"),
-        ("GET", "/projects/api/rubrics/{}/v1", "reviewer"),
-        ("POST", "/projects/api/rubrics/{}/v1/approve", "owner"),
+        ("GET", "/projects/api/rubrics/{}/versions/1", "reviewer"),
+        ("POST", "/projects/api/rubrics/{}/versions/1/approve", "owner"),
         ("POST", "/projects/api/rubrics/induce", "owner"),
         ("POST", "/projects/api/rubrics/import", "owner"),
     ],
