@@ -89,6 +89,7 @@ BOUNDARIES = {
     "annotator/jobs/watch.py": "the thread that rescues runs: logged, and it looks again",
     "annotator/exporters/ahead.py": "a reading thread: raised again by the thread that waits",
     "annotator/services/judging_pump.py": "one task of a judge: on its outcome; its loop: in the job",
+    "annotator/services/reward_asking.py": "an asking thread: raised again by the job that opens it",
     "annotator/rendering.py": "a Markdown parser fed with hostile text: shown as plain text, logged",
     "annotator/rendering_math.py": "a LaTeX converter fed with hostile text: shown as source, logged",
     "models/neural/train.py": "the training child: told to its parent as an event",
