@@ -256,6 +256,7 @@ def decided_pairs(
 
 
 # A verdict on a pair says something of it; a ranking, a rating or a checklist may leave pairs unsaid.
+# A rubric's checklist asks for no preference.
 UNVOTED: Final = """
 SELECT split, count(*) FROM (
     SELECT DISTINCT q.split, t.prompt_id, least(a.id, b.id), greatest(a.id, b.id)
@@ -264,6 +265,7 @@ SELECT split, count(*) FROM (
     CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS a (id, place)
     CROSS JOIN LATERAL unnest(t.response_ids) WITH ORDINALITY AS b (id, place)
     WHERE t.project_id = %(project)s AND (t.judged = 0 OR t.kind <> 'pairwise') AND a.place < b.place
+      AND t.rubric_version_id IS NULL
       AND NOT EXISTS (
         SELECT 1 FROM annotator_preference p
         WHERE p.project_id = t.project_id AND p.prompt_id = t.prompt_id

@@ -339,8 +339,8 @@ def _withdraw(*, assignment: Assignment, options: ProjectSettings) -> bool:
     """Take the verdict in force out of force; returns whether its place stays taken."""
     # The task before its verdicts and edges: services.adjudication changes those in this order.
     task = (
-        Task.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("prompt")
+        Task.objects.select_for_update(no_key=True)
+        .only("kind", "response_ids", "rubric_version_id", "import_run_id", "prompt_id")
         .get(pk=assignment.task_id)
     )
     of = rubric_lists.of_task(task)

@@ -38,6 +38,7 @@ from annotator.models import (
 )
 from annotator.queries import judging, rubric_checks, rubric_lists
 from annotator.queries.access import access_or_404
+from annotator.queries.pairs import count_unvoted
 from annotator.services import adjudication, judgments, queue, raters, rubric_tasks, rubrics, tokens
 from annotator.services.judging_write import write as write_decisions
 from annotator.services.rubric_tasks import Wish
@@ -218,6 +219,14 @@ def test_prompts_ask_all_their_answers(project: Project, version: RubricVersion)
     factories.pairwise_task(project)  # of the training split
     assert make(version, which="prompts", size=3, splits=("test",))["made"] == 2
     assert [len(one.response_ids) for one in checklists(version)] == [3, 2]
+
+
+def test_checklist_asks_for_no_preference(project: Project, version: RubricVersion) -> None:
+    factories.task_of(project, "checklist", 2)
+    asked = count_unvoted(project, ["train"])
+    factories.response(Prompt.objects.get())
+    make(version, which="prompts")
+    assert asked == count_unvoted(project, ["train"]) == {"train": 1}
 
 
 def test_long_list_makes_smaller_tasks(project: Project) -> None:
@@ -438,8 +447,8 @@ def test_checklist_of_the_settings_is_as_it_was(project: Project, version: Rubri
     )  # fmt: skip
     made = Judgment.objects.get(task=at.task)
     assert set(made.ratings) == {"Polite", "Wrong"}
-    if at.task.is_gold:
-        assert made.is_hit
+    assert at.task.is_gold
+    assert made.is_hit
     assert Preference.objects.filter(judgment=made).exists()
     assert not CriterionVerdict.objects.exists()
 
