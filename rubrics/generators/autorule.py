@@ -75,7 +75,7 @@ class AutoRuleGenerator:
                 "calls_to_verify": counted.replies - taken,
                 "verify_failures": scores.failures,
                 "held_out": self._held_out(scores, held),
-                "scaling": _scaling(scores),
+                "reward": _scaling(scores),
             },
             dropped=dict(sorted(dropped.items())),
             stopped=stopped or scores.stopped,
@@ -157,9 +157,11 @@ class AutoRuleGenerator:
 
 
 def _scaling(scores: PairScores) -> dict[str, float] | None:
-    """What centers and scales the reward for these rules; None where nothing tells them apart."""
+    """What centers and scales the reward for these rules: mean and standard deviation of the share
+    over the ``n`` responses that were verified; None where nothing tells them apart."""
+    shares = share_satisfied(np.concatenate([scores.chosen, scores.rejected]))
     try:
-        found = scaling_of(share_satisfied(np.concatenate([scores.chosen, scores.rejected])))
+        found = scaling_of(shares)
     except ValueError:
         return None
-    return {"center": found.center, "scale": found.scale}
+    return {"center": found.center, "scale": found.scale, "n": int((~np.isnan(shares)).sum())}

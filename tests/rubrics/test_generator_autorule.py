@@ -240,8 +240,9 @@ def test_scaling_centers_and_scales(scores: list[list[float]]) -> None:
 
 
 def test_released_centering_does_not_fit_other_rules(induced: Ended[Generated]) -> None:
-    found = induced.value.figures["scaling"]
+    found = induced.value.figures["reward"]
     own = Scaling(found["center"], found["scale"])
+    assert found["n"] == 2 * 20
     assert abs(own.center - RELEASED.center) > 0.1
     _, others = best_of_64(80)
     scores = scored(texts(induced.value), others, concise=True)
