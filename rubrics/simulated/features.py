@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -179,6 +179,13 @@ def asked_for(lines: Iterable[str], text: str) -> float | None:
         for name, weight in wanted
     )
     return total / size
+
+
+def named_share(lines: Sequence[str]) -> float:
+    """The weight of the criteria that name a feature, of all: by the rest it goes by its own taste."""
+    weights = [conditioning.read(line)[2] for line in lines]
+    named = sum(weight for line, weight in zip(lines, weights, strict=True) if named_in(line))
+    return named / sum(weights) if named else 0.0
 
 
 def meets(line: str, text: str) -> bool | None:

@@ -108,7 +108,9 @@ class Mind:
         share = self.dials.criteria_sensitivity
         by_criteria = self._by_criteria(answer)
         if by_criteria is not None:
-            own += share * (by_criteria - own)
+            # What it knows of an answer serves it where a criterion names nothing that shows.
+            reach = features.named_share(self.asked.criteria) if known and answer.text else 1.0
+            own += share * reach * (by_criteria - own)
         by_principle = features.asked_for([self.asked.principle], answer.text)
         if by_principle is not None:
             own += PRINCIPLE_WEIGHT * share * by_principle
@@ -140,8 +142,8 @@ class Mind:
         faults = known.faults if known else set()
         total = size = 0.0
         for text, sign, weight in map(conditioning.read, lines):
-            holds, is_fault = self.sees(text, answer), line_key(text) in faults
-            total += weight * (HALF if holds is None else float((holds != is_fault) == (sign > 0)))
+            holds, is_against = self.sees(text, answer), sign < 0 or line_key(text) in faults
+            total += weight * (HALF if holds is None else float(holds != is_against))
             size += weight**2
         return features.PRESENCE * total / math.sqrt(size) if size else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from rubrics.judging.rubric_options import RubricLine, RubricOptions
 from rubrics.judging.types import Candidate, Decision, Item
 from rubrics.llm.types import CallFailed, Picture, Request
 from rubrics.simulated.dials import Dials
+from rubrics.simulated.mind import Known
 from tests.planted_world import CRITERIA, LENGTH, WEIGHTS, PlantedWorld, planted_world
 from tests.rubrics.judging import InProcess, Scripted, item, judge, sections_of
 
@@ -374,3 +376,40 @@ def test_lines_are_read_back(criteria: list[Condition]) -> None:
 def test_planted_world_has_no_feature_without_a_criterion() -> None:
     assert set(WEIGHTS) <= set(CRITERIA)
     assert LENGTH in WEIGHTS
+
+
+# How the simulated mind honors criteria ---------------------------------------------------------
+
+
+def test_criteria_that_name_nothing_that_shows_leave_the_mind_its_own_knowledge() -> None:
+    """A distractor among plain lines costs it little; the distractor alone a lot."""
+    w = planted_world(PAIRS, seed=13, weights=ODD)
+    call = InProcess(Dials(noise=0.1), w.known)
+    plain = ["Says what is right", "Meets the need", "Serves its reader"]
+    found = {
+        name: accuracy(all_decided(judge(criteria=lines), items(w), call), w.differences)
+        for name, lines in {
+            "none": [],
+            "plain": plain,
+            "mixed": [*plain, CRITERIA["exclamation"]],
+            "alone": [CRITERIA["exclamation"]],
+        }.items()
+    }
+    assert found["none"] > 0.9, found
+    assert found["plain"] > 0.9, found
+    assert found["mixed"] > found["alone"] + 0.1, found
+
+
+@pytest.mark.parametrize("line", ["Wrong number", f"{AGAINST}Wrong number", "Right number"])
+def test_fault_of_a_picture_speaks_against_it_however_it_is_said(line: str) -> None:
+    pictures = [Picture(f"{n:064x}", "image/png", bytes([n])) for n in range(2)]
+    known = {
+        hashlib.sha256(one.data).hexdigest(): Known(
+            0.0, checks={"Wrong number": bool(n)}, mended={"Wrong number": "Right number"}
+        )
+        for n, one in enumerate(pictures)
+    }
+    call = InProcess(Dials(noise=0, slip=0))
+    call.known = known
+    what = Item(1, "pairwise", (), tuple(Candidate("", one) for one in pictures))
+    assert decided(judge(criteria=[line]), what, call).ranks == (1, 2)
