@@ -89,6 +89,12 @@ class Task(models.Model):
                 name="task_golds",
                 condition=Q(is_gold=True),
             ),
+            # The checklists of a rubric's version, which are few among many tasks.
+            models.Index(
+                fields=["rubric_version_id"],
+                name="task_of_rubric",
+                condition=Q(rubric_version_id__isnull=False),
+            ),
             # Pages and chunks walk a project's tasks in the order of their import.
             models.Index(fields=["project", "id"], name="task_by_project"),
         ]
