@@ -273,9 +273,10 @@ class Columns:
             row["chosen_rubric"], row["rejected_rubric"] = self._rubric(looked, sides)
             if self.source.with_criteria:
                 ids = [one["id"] for one in self.source.rubric.criteria]
-                row["chosen_criteria"], row["rejected_criteria"] = (
-                    [looked.verdicts.get((pk, one)) for one in ids] for pk in sides
-                )
+                for name, pk in zip(("chosen_criteria", "rejected_criteria"), sides, strict=True):
+                    row[name] = [looked.verdicts.get((pk, one)) for one in ids]
+                    # Null is also what does not apply: it lacks verdicts that has none at all.
+                    self.missing[name] += not any((pk, one) in looked.verdicts for one in ids)
         if self.source.model is not None:
             row["chosen_reward"], row["rejected_reward"] = (
                 self._combined(looked, pk) for pk in sides
@@ -307,12 +308,8 @@ class Columns:
         """Hear of rows that were written."""
         self.rows += len(rows)
         for name, kind in self.source.columns.items():
-            if kind == "ints":
-                lacking = sum(None in row[name] for row in rows)
-            else:
-                lacking = sum(row[name] is None for row in rows)
-            if lacking:
-                self.missing[name] += lacking
+            if kind == "float":
+                self.missing[name] += sum(row[name] is None for row in rows)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest: where the columns come from, and in how many rows they lack something."""
@@ -342,8 +339,8 @@ class Columns:
                 f"`chosen_reward` and `rejected_reward`: {model.name}, less"
                 f" {model.scaling.center:.6g} and over {model.scaling.scale:.6g}{added}."
             )
-        lacking = ", ".join(f"{count:,} `{name}`" for name, count in self.missing.items())
-        found.append(f"Of {self.rows:,} rows incomplete: {lacking or 'none'}.")
+        lacking = ", ".join(f"{n:,} `{name}`" for name, n in self.missing.items() if n)
+        found.append(f"Of {self.rows:,} rows without a value: {lacking or 'none'}.")
         return found
 
 

@@ -58,7 +58,7 @@ class Options(ExportOptions):
         "",
         max_length=120,
         title="Reward of a rubric",
-        description="NAME:vN of an approved version that has scored responses: columns"
+        description="An approved version that has scored responses, NAME:vN: columns"
         " chosen_rubric and rejected_rubric.",
     )
     rubric_reward: Literal["raw", "binary"] = Field(
@@ -75,8 +75,8 @@ class Options(ExportOptions):
         ge=0,
         lt=2**31,
         title="Score of a reward model",
-        description="Its number: columns chosen_reward and rejected_reward, standardized, the"
-        " rubric's reward added where there is one.",
+        description="One that has scored responses, by its number: columns chosen_reward and"
+        " rejected_reward, standardized, the rubric's reward added where there is one.",
     )
     rubric_weight: float = Field(
         1.0, ge=-1000, le=1000, title="Weight of the rubric beside the model"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,8 @@ SELECTED: Final = """
             AND NOT v.is_overruled AND NOT v.is_held))
 """
 SCORED: Final = """
-    EXISTS (SELECT FROM annotator_rewardscore s WHERE s.response_id = r.id AND s.{source}_id = %(of)s)
+    EXISTS (SELECT FROM annotator_rewardscore s
+            WHERE s.response_id = r.id AND s.{source}_id = %(of)s {more})
 """
 
 
@@ -62,38 +64,46 @@ class Wanted:
 
     def count(self, *, scored: bool | None = None) -> int:
         """How many there are; with ``scored`` only those that have a score, or have none."""
-        where = "" if scored is None else f" AND {'' if scored else 'NOT'} {self._scored}"
+        where = "" if scored is None else f" AND {'' if scored else 'NOT'} {self._scored()}"
         found = _fetch(f"SELECT count(*) {SELECTED}{where}", self._values())
         return int(found[0][0])
 
     def ids(self, *, after: int, size: int) -> list[int]:
         """The next responses without a score, in order of id; the last key goes on."""
         rows = _fetch(
-            f"SELECT r.id {SELECTED} AND r.id > %(after)s AND NOT {self._scored}"
+            # The key is asked of the scores too: a plan that walks both begins where the chunk does.
+            f"SELECT r.id {SELECTED} AND r.id > %(after)s"
+            f" AND NOT {self._scored('AND s.response_id > %(after)s')}"
             " ORDER BY r.id LIMIT %(size)s",
             self._values() | {"after": after, "size": size},
         )
         return [row[0] for row in rows]
 
-    @property
-    def _scored(self) -> str:
+    def _scored(self, more: str = "") -> str:
         if self.source not in SOURCES:
             raise ValueError(f"no source of scores is called {self.source!r}")
-        return SCORED.format(source=self.source)
+        return SCORED.format(source=self.source, more=more)
 
-    def _values(self) -> dict[str, Any]:
-        values = {
+    @cached_property
+    def _most(self) -> int | None:
+        """The largest hash of a prompt that is in the sample; None for all."""
+        if self.sample is None:
+            return None
+        rows = _fetch(
+            f"SELECT hashint8extended(r.prompt_id, 0) {SELECTED} ORDER BY 1"
+            " OFFSET %(skip)s LIMIT 1",
+            self._chosen() | {"skip": self.sample - 1},
+        )
+        return rows[0][0] if rows else None
+
+    def _chosen(self) -> dict[str, Any]:
+        return {
             "project": self.project_id, "splits": list(self.splits), "only": self.only,
             "of": self.of, "most": None,
         }  # fmt: skip
-        if self.sample is not None:
-            rows = _fetch(
-                f"SELECT hashint8extended(r.prompt_id, 0) {SELECTED} ORDER BY 1"
-                " OFFSET %(skip)s LIMIT 1",
-                values | {"skip": self.sample - 1},
-            )
-            values["most"] = rows[0][0] if rows else None
-        return values
+
+    def _values(self) -> dict[str, Any]:
+        return self._chosen() | {"most": self._most}
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,6 +248,8 @@ class _ByRubric(_Job):
             **found,
             "rubric_version": self.version.pk,
             "rubric": str(self.version),
+            "rubric_id": self.version.rubric_id,
+            "number": self.version.number,
             "form": self.config["basis"]["form"],
             "not_applicable": self.config["basis"]["not_applicable"],
             "test_pairs": pairs,

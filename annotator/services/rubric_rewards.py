@@ -200,7 +200,7 @@ class RubricScoring:
             answers = asker.wait(chunk.asked, look=partial(self._look, done, asker))
             self._take(chunk, answers)
             is_spent = is_spent or answers.is_spent
-            done += self._write(chunk)
+            done += self._write(chunk, is_cut=answers.is_spent)
             self._look(done, asker)
             if answers.is_down:
                 raise MethodFailed(
@@ -315,12 +315,15 @@ class RubricScoring:
 
     # What it comes to.
 
-    def _write(self, chunk: _Chunk) -> int:
-        """Write verdicts and rewards; how many responses have one now."""
+    def _write(self, chunk: _Chunk, *, is_cut: bool = False) -> int:
+        """Write verdicts and rewards; how many responses have one now.
+
+        ``is_cut``: the budget ended in this chunk, and what it lacks was never asked.
+        """
         is_known = ~np.isnan(chunk.yes)
         lacking = chunk.counts & ~is_known
         complete = ~lacking.any(axis=1)
-        for row in np.flatnonzero(~complete):
+        for row in () if is_cut else np.flatnonzero(~complete):
             kinds = {self.criteria[at].verifier for at in np.flatnonzero(lacking[row])}
             self.incomplete[min(kinds)] += 1
         rewards = self._rewards(chunk)

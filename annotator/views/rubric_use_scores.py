@@ -153,7 +153,6 @@ def _accuracies(model: RewardModel, found: Beside) -> DotChart:
         label=f"Right on {found.n:,} held-out pairs: {told}.",
         heading="Right on held-out pairs",
         caption=f"{found.n:,} pairs of the test split of which both sides are scored by both.",
-        width=460,
         unit="%",
     )
 
@@ -165,7 +164,7 @@ def _words(one: Accuracy | None) -> str:
 def _histogram(summary: dict[str, Any]) -> BarChart:
     low, high, counts = summary["low"], summary["high"], summary["bins"]
     step = (high - low) / len(counts)
-    shown = [Bar(f"{low + at * step:.3g}", count) for at, count in enumerate(counts)]
+    shown = [Bar(formats.compact(low + at * step), count) for at, count in enumerate(counts)]
     most = max(range(len(counts)), key=counts.__getitem__)
     return bars(
         shown,
@@ -175,7 +174,6 @@ def _histogram(summary: dict[str, Any]) -> BarChart:
         ),
         heading="Rewards",
         caption="How many answers have a reward from the number below it on.",
-        width=460,
         highlight=len(counts),
         tick_every=4,
     )

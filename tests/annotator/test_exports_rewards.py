@@ -11,7 +11,15 @@ import pytest
 
 from annotator.errors import Invalid
 from annotator.exporters import reward_columns
-from annotator.models import Project, Response, RewardScore, RubricVersion, Run, RunState
+from annotator.models import (
+    CriterionVerdict,
+    Project,
+    Response,
+    RewardScore,
+    RubricVersion,
+    Run,
+    RunState,
+)
 from annotator.services import deliveries, exports, rubrics
 from tests.annotator.rewarding import (
     LISTED,
@@ -113,13 +121,17 @@ def test_files_load_with_null_cells(tmp_path: Path) -> None:
     project = world()
     version = rubric_of(project)
     RewardScore.objects.filter(rubric_version=version).exclude(mean=3.0).delete()
+    plain = Response.objects.filter(project=project).exclude(text__startswith=LISTED)
+    one, other, *_ = plain.values_list("pk", flat=True)
+    CriterionVerdict.objects.filter(response=one).delete()
+    CriterionVerdict.objects.filter(response=other).update(value=None)
     built = version_of(project, rubric=str(version.pk), rubric_criteria=True)
     folder = deliveries.folder_of(built)
     for entry in built.files:
         for line in (folder / entry["name"]).read_bytes().splitlines():
             assert orjson.loads(line)["rejected_rubric"] is None
     assert json.loads((folder / "manifest.json").read_text())["rewards"]["missing"] == {
-        "chosen_rubric": 0, "rejected_rubric": 6, "chosen_criteria": 0, "rejected_criteria": 0,
+        "chosen_rubric": 0, "rejected_rubric": 6, "chosen_criteria": 0, "rejected_criteria": 1,
     }  # fmt: skip
 
 

@@ -158,6 +158,7 @@ def test_budget_ends_it_and_keeps_what_is_scored(settings: Any) -> None:
         run = scored(version, budget=Budget(calls=17))
         assert (run.state, run.result["stopped"]) == (RunState.DONE, "budget")
         assert run.counters["calls"] == 17
+        assert run.result["incomplete"] == {}, "what was not asked is not owed"
         kept = means(version)
         assert 4 <= len(kept) <= 8
         assert run.result["summary"]["n"] == len(kept)
