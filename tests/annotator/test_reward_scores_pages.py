@@ -238,3 +238,37 @@ def test_run_s_page_says_what_came_of_it_and_how_to_do_it_again() -> None:
     assert "12 of 12 answers scored" in listing
     queued = reward_scores.start(version=version, by=None)
     assert reviewer.get(reverse("run", args=[project.slug, queued.pk])).status_code == 200
+
+
+def test_api_s_binary_pages_hold_whole_prompts() -> None:
+    project = world()
+    version = approved(project, PROGRAM | {"weight": 2.0})
+    scored(version)
+    url = f"/api/v1/projects/{project.slug}/rubrics/{version.rubric_id}/v1/scores"
+    headers, found, after = api(project), [], 0
+    while after is not None:
+        query = {"limit": 3, "form": "binary", "lose": -0.5, "after": after}
+        answer = Client().get(url, query, headers=headers).json()
+        assert len(answer["scores"]) % 2 == 0
+        found += answer["scores"]
+        after = answer["next"]
+    assert sorted(one["reward"] for one in found) == [-0.5] * 6 + [1.0] * 6
+    assert len({one["response"] for one in found}) == 12
+
+
+def test_api_starts_a_run_for_owners_only() -> None:
+    project = world(2)
+    version = approved(project)
+    url = f"/api/v1/projects/{project.slug}/rubrics/{version.rubric_id}/v1/scores"
+    how = {"form": "share", "sample": 2, "calls": 9}
+    refused = Client().post(url, how, "application/json", headers=api(project))
+    assert refused.status_code == 403
+    owner = api(project, Role.OWNER)
+    assert Client().post(url, how, "application/json", headers=owner).status_code == 200
+    run = Run.objects.get(kind=Run.Kind.SCORE)
+    assert (run.config["sample"], run.config["budget"]["calls"]) == (2, 9)
+    assert Client().post(url, {}, "application/json", headers=owner).status_code == 409
+    unknown = Client().post(url, {"judge": 2**40}, "application/json", headers=owner)
+    assert unknown.status_code == 404
+    missing = url.replace("/v1/scores", "/v7/scores")
+    assert Client().get(missing, headers=owner).status_code == 404
