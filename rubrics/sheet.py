@@ -8,20 +8,22 @@ with all criteria, with those accepted so far, with equal weights, without one o
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rubrics.intervals import Accuracy, estimate_accuracy
+from rubrics.intervals import Accuracy, estimate_accuracy, group_codes
 from rubrics.margins import Gain, gain
+from rubrics.regularization import correlation_around_zero
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
 BAND: Final = 0.1  # a smaller difference in score does not tell two sides apart
-EVEN: Final = 1e-6  # a smaller margin is none
+EVEN: Final = 1e-6  # a smaller margin is none, as a share of the largest there can be
 SEED: Final = 0
 COLUMNS: Final = ("criteria", "prompts", "chosen", "rejected", "votes_for", "votes", "is_held")
 
@@ -72,12 +74,15 @@ class Sheet:
     @classmethod
     def from_bytes(cls, data: bytes) -> Sheet:
         """Raises ValueError for what ``to_bytes`` did not write."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as found:
-            return cls(
-                **{name: found[name] for name in (*COLUMNS, "scores")},
-                others=_named(found, "other."),
-                orders=_named(found, "order."),
-            )
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
+                return cls(
+                    **{name: found[name] for name in (*COLUMNS, "scores")},
+                    others=_named(found, "other."),
+                    orders=_named(found, "order."),
+                )
+        except (BadZipFile, EOFError, KeyError, OSError, TypeError, AttributeError) as error:
+            raise ValueError(f"these bytes are no sheet: {error}") from error
 
     @property
     def differences(self) -> Floats:
@@ -103,8 +108,19 @@ class Sheet:
         return self.only(~self.is_held)
 
     def margins(self, weights: ArrayLike) -> NDArray[np.float64]:
-        """Weighted differences (n,), positive where chosen comes out first; weights (k,)."""
-        found: NDArray[np.float64] = self.differences @ np.asarray(weights, dtype=np.float64)
+        """Weighted differences (n,), positive where chosen comes out first; weights (k,).
+
+        What is only the rest of equal sums in floating point is 0.
+        """
+        given = np.asarray(weights, dtype=np.float64)
+        found: NDArray[np.float64] = self.differences @ given
+        found[np.abs(found) <= EVEN * np.abs(given).sum()] = 0.0
+        return found
+
+    def weights(self, by_id: Mapping[int, float]) -> NDArray[np.float64]:
+        """Weights (k,) of these criteria, 0 for all others. Raises KeyError as ``places``."""
+        found = np.zeros(len(self.criteria))
+        found[self.places(list(by_id))] = list(by_id.values())
         return found
 
     def places(self, ids: Sequence[int]) -> list[int]:
@@ -120,10 +136,17 @@ def accuracy(sheet: Sheet, margins: ArrayLike) -> Accuracy | None:
     """
     given = np.asarray(margins, dtype=np.float64)
     asked = ~np.isnan(given)
-    even = np.abs(given[asked]) <= EVEN
-    return estimate_accuracy(
-        (given[asked] > EVEN).astype(float), sheet.prompts[asked], seed=SEED, ties=int(even.sum())
-    )
+    right, even = _right(given[asked]), _even(given[asked])
+    return estimate_accuracy(right, sheet.prompts[asked], seed=SEED, ties=int(even.sum()))
+
+
+def _even(margins: NDArray[np.float64]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.abs(margins) <= EVEN * np.abs(margins).max(initial=0.0)
+    return found
+
+
+def _right(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ((margins > 0) & ~_even(margins)).astype(np.float64)
 
 
 def difference(sheet: Sheet, ours: ArrayLike, theirs: ArrayLike) -> Gain | None:
@@ -132,9 +155,58 @@ def difference(sheet: Sheet, ours: ArrayLike, theirs: ArrayLike) -> Gain | None:
     both = ~np.isnan(mine) & ~np.isnan(other)
     if not both.any():
         return None
-    right = (mine[both] > EVEN).astype(float) - (other[both] > EVEN)
-    _, codes = np.unique(sheet.prompts[both], return_inverse=True)
-    return gain(right, codes.astype(np.int64), seed=SEED)
+    right = _right(mine[both]) - _right(other[both])
+    return gain(right, group_codes(sheet.prompts[both]), seed=SEED)
+
+
+def held_accuracy(sheet: Sheet, by_id: Mapping[int, float]) -> Accuracy | None:
+    """Accuracy of these criteria together, by id, on the pairs that took no part in fitting.
+
+    With the weights of those accepted so far it is that of the draft as it stands. Raises
+    KeyError for a criterion that was not measured.
+    """
+    held = sheet.held()
+    return accuracy(held, held.margins(held.weights(by_id)))
+
+
+def contributions(
+    sheet: Sheet, by_id: Mapping[int, float], of: Collection[int] | None = None
+) -> dict[int, Gain | None]:
+    """By criterion, what held-out accuracy loses without it, the other weights as they are.
+
+    ``of``: only of these. None where there is no held-out pair.
+    """
+    held = sheet.held()
+    weights = held.weights(by_id)
+    margins, differences = held.margins(weights), held.differences
+    found: dict[int, Gain | None] = {}
+    for pk in by_id if of is None else of:
+        (at,) = held.places([pk])
+        without = margins - differences[:, at] * weights[at]
+        without[np.abs(without) <= EVEN * np.abs(weights).sum()] = 0.0
+        found[pk] = difference(held, margins, without)
+    return found
+
+
+def redundancy(sheet: Sheet) -> dict[int, tuple[int, float] | None]:
+    """By criterion, the one whose differences are most like its own, and their correlation.
+
+    Around 0, on the pairs that were learned from (on all where there are none); None where it
+    goes with no other.
+    """
+    learned = sheet.learned()
+    rows = (learned if len(learned.prompts) else sheet).differences.astype(np.float64)
+    ids = [int(pk) for pk in sheet.criteria]
+    if len(ids) < 2 or not len(rows):
+        return dict.fromkeys(ids)
+    correlation = correlation_around_zero(rows)
+    np.fill_diagonal(correlation, 0.0)
+    found: dict[int, tuple[int, float] | None] = {}
+    for at, pk in enumerate(ids):
+        nearest = int(np.abs(correlation[at]).argmax())
+        r = float(correlation[at, nearest])
+        found[pk] = (ids[nearest], r) if r else None
+    return found
 
 
 def _named(found: Any, prefix: str) -> dict[str, Floats]:

@@ -23,13 +23,12 @@ from rubrics.generators import GENERATORS
 from rubrics.generators.types import Generated, Generator, PreferencePair
 from rubrics.judging import ASKING
 from rubrics.llm.budget import Budget
-from rubrics.llm.types import Call, CallFailed
+from rubrics.llm.types import Call
 from rubrics.registry import UnknownMethod, find
 
 PAIRS: Final = 256  # given to a generator where nobody says how many
 MEASURED: Final = 200  # held-out pairs at most, where every one of them costs calls
 LEARNED: Final = (Split.TRAIN, Split.VALIDATION)
-HELD_OUT: Final = (Split.TEST,)
 # What a method need not do: every draft is measured on the test split here.
 ALREADY: Final[dict[str, dict[str, Any]]] = {"arr": {"held_out": 0}}
 MOST_ONLY: Final = 10_000  # pairs that a run can be told to learn from and no others
@@ -167,7 +166,14 @@ class _Induction:
         else:  # by an earlier attempt, and perhaps somebody has decided on it since
             self._work.log(f"{version} is written: only the measuring goes on")
         self._work.stage(*MEASURE)
-        return self._result(version, self._measure(version))
+        measured = rubric_measure.measure(
+            self._desk,
+            version,
+            sizes=rubric_measure.Sizes(),
+            raters=self._config["raters"],
+            on_stage=lambda key, label: self._work.say(label),
+        )
+        return self._result(version, measured.figures)
 
     def _generate(self) -> tuple[Generated, dict[int, rubrics.Pair]]:
         self._work.stage(*READ)
@@ -247,23 +253,6 @@ class _Induction:
             self._work.log(note)
         return version
 
-    def _measure(self, version: RubricVersion) -> dict[str, Any]:
-        asks = self._judge is not None
-        _, held = self._pairs(HELD_OUT, most=MEASURED if asks else None)
-        criteria = rubrics.in_force(version)
-
-        async def measure(call: Call | None, journal: asking.Journal) -> dict[str, Any]:
-            try:
-                return await rubric_measure.measure(criteria, held, call=call, model=self._model())
-            except CallFailed as failed:
-                if failed.kind != "budget":
-                    raise
-                return rubric_measure.nothing("The budget was spent before it could be measured.")
-
-        found = self._desk.drive(measure, on_stage=lambda key, label: None)
-        found["baselines"]["human_ceiling"] = rubric_measure.ceiling(self._project)
-        return found
-
     def _result(self, version: RubricVersion, measured: dict[str, Any]) -> dict[str, Any]:
         used = self._work.run.counters
         return {
@@ -274,17 +263,22 @@ class _Induction:
                 {
                     "text": one.text,
                     "weight": one.weight,
-                    "coverage": one.figures.get("coverage"),
-                    "precision": one.figures.get("precision"),
+                    "coverage": _value(measured["criteria"][str(one.pk)]["coverage"]),
+                    "precision": _value(measured["criteria"][str(one.pk)]["precision"]),
                 }
                 for one in rubrics.in_force(version)
+                if str(one.pk) in measured["criteria"]
             ],
-            "held_out": measured,
+            "held_out": rubric_measure.held_out(measured),
             "dropped": version.figures.get("dropped", {}),
             "stopped": version.figures.get("stopped", ""),
             "calls": used.get("calls", 0),
             "tokens": used.get("tokens_in", 0) + used.get("tokens_out", 0),
         }
+
+
+def _value(estimate: dict[str, Any] | None) -> float | None:
+    return None if estimate is None else float(estimate["value"])
 
 
 def raters_offered() -> list[tuple[str, str]]:

@@ -1,109 +1,121 @@
-"""How often a rubric is right: on held-out pairs, strict, beside the longer answer and people."""
+"""A version of a rubric is measured: a run of its own, and what a command prints of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from annotator.errors import Invalid, NotFound
+from annotator.models import Judge, RubricVersion, Run, User
+from annotator.services import asking, judges, rubrics, runs
+from annotator.services.rubric_measuring import JUDGED, STAGES, Sizes, measure
+from rubrics.judging import ASKING
+from rubrics.llm.budget import Budget
 
-from annotator.models import Criterion, Project
-from annotator.queries import training as queries
-from annotator.queries.snapshot import snapshot
-from annotator.services.training_data import ceiling as human
-from models.baselines import longer_wins
-from models.intervals import Accuracy, estimate_accuracy
-from rubrics.generators.types import PreferencePair
-from rubrics.llm.types import Call, CallFailed
-from rubrics.programs.evaluate import as_shares, evaluate
-from rubrics.verifying import Response, VerifyOptions, score_matrix
+__all__ = ["JUDGED", "Sizes", "held_out", "measure", "perform", "start"]
 
-Floats = NDArray[np.float64]
-EVEN: Final = 1e-9  # a difference smaller than this is none
+MOST: Final = 20_000  # pairs of one kind
 
 
-async def measure(
-    criteria: Sequence[Criterion],
-    pairs: Sequence[PreferencePair],
+def start(
     *,
-    call: Call | None,
-    model: str,
-) -> dict[str, Any]:
-    """Accuracy of the criteria together on pairs that took no part in finding them; JSON-ready.
+    version: RubricVersion,
+    by: User | None,
+    verify_with: Judge | None = None,
+    held: int | None = None,
+    learned: int | None = None,
+    judged: int = JUDGED,
+    budget: Budget | None = None,
+) -> Run:
+    """A queued run that measures a version; the caller enqueues its job.
 
-    Strict, as reward models are scored: a pair on which both sides are even is wrong. A criterion
-    that does not apply to a side says nothing of the pair. Raises CallFailed("budget").
+    ``verify_with``: whose endpoint and model answer, the version's own verifier if not given.
+    Raises Invalid, Conflict.
     """
-    if not pairs:
-        return nothing("No pair of the test split has a majority.")
-    if not criteria:
-        return nothing("There is no criterion to measure.")
-    chosen = await _scores(criteria, [(one.messages, one.chosen) for one in pairs], call, model)
-    rejected = await _scores(criteria, [(one.messages, one.rejected) for one in pairs], call, model)
-    groups = np.array([one.group for one in pairs])
-    differences = np.nan_to_num(chosen - rejected)  # (n, k)
-    given = [one.weight for one in criteria]
-    weights = np.array([one.polarity if one.weight is None else one.weight for one in criteria])
-    signs = np.array([np.sign(weight) for weight in weights])
-    lengths = np.array([[len(one.chosen.text), len(one.rejected.text)] for one in pairs])
+    project = version.rubric.project
+    for size in (held, learned, judged):
+        if size is not None and not 0 < size <= MOST:
+            raise Invalid(f"Measure on 1 to {MOST:,} pairs.")
+    if not rubrics.in_force(version):
+        raise Invalid("There is no criterion to measure.", advice="Add one first.")
+    judge = verify_with or version.verifier
+    if judge is not None:
+        asks = judge.kind in ASKING and judge.endpoint_id is not None
+        if judge.project_id != project.pk or not asks:
+            raise Invalid("Choose a judge of this project that asks a model.")
+        judges.check_usable(judge)
+    config = {
+        "version": version.pk,
+        "judge": judge.pk if judge else None,
+        "asked": str(judge) if judge else "",
+        "raters": (version.run.config.get("raters") if version.run else None) or "all",
+        "sizes": asdict(Sizes(held, learned, judged)),
+        "budget": asdict(budget or Budget()),
+        "queue": "llm" if judge else "default",
+    }
+    title = f"Measure {version}"
+    return runs.start(project=project, kind=Run.Kind.MEASURE, title=title, config=config, by=by)
+
+
+def perform(work: runs.Work) -> dict[str, Any]:
+    """Measure, and keep it. Safe to be killed at any point and run again."""
+    run, config = work.run, work.run.config
+    known = {stage["key"] for stage in run.stages}
+    run.stages += [
+        {"key": key, "label": label, "state": "", "seconds": None}
+        for key, label in STAGES
+        if key not in known
+    ]
+    rows = RubricVersion.objects.filter(rubric__project=run.project, pk=config["version"])
+    version = rows.select_related("rubric", "parent").first()
+    if version is None:
+        raise NotFound("This version is not there any more.")
+    desk = asking.Desk(
+        work,
+        judge=asking.find_judge(run.project, config["judge"]),
+        budget=Budget(**config["budget"]),
+    )
+    sizes = Sizes(**config["sizes"])
+    found = measure(desk, version, sizes=sizes, raters=config["raters"], on_stage=work.stage)
+    used = run.counters
     return {
-        **_said(_accuracy(differences @ weights, groups)),
-        "baselines": {
-            "longer_wins": _said(longer_wins(lengths[:, 0], lengths[:, 1], groups)),
-            "equal_weights": _said(_accuracy(differences @ signs, groups))
-            if any(weight is not None for weight in given)
-            else None,
-        },
+        "run": run.pk,
+        "rubric": version.rubric.name,
+        "version": version.number,
+        "measurement": found.pk,
+        "held_out": held_out(found.figures),
+        "calls": used.get("calls", 0),
+        "tokens": used.get("tokens_in", 0) + used.get("tokens_out", 0),
     }
 
 
-def nothing(reason: str) -> dict[str, Any]:
-    """What is said where nothing could be measured."""
-    return {"accuracy": None, "interval": None, "n": 0, "reason": reason, "baselines": {}}
+NAMES: Final = {
+    "longer_wins": "length",
+    "equal_weights": "equal",
+    "judge": "judge",
+    "judge_with_rubric": "judge.rubric",
+    "reward_model": "reward-model",
+    "parent": "parent",
+    "human_ceiling": "human_ceiling",
+}
 
 
-def ceiling(project: Project) -> dict[str, Any]:
-    """How often a person agrees with the majority of the others, on the test split."""
-    with snapshot() as raw:
-        return human(queries.test_votes(project, connection=raw))
+def held_out(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures as a command prints them: the accuracy with its interval, and all beside it.
 
+    What there is none of has ``accuracy`` None and a ``reason``.
+    """
+    missing, given = found["missing"], found["held_out"]
 
-def _accuracy(differences: Floats, groups: NDArray[Any]) -> Accuracy | None:
-    even = np.abs(differences) <= EVEN
-    return estimate_accuracy(
-        (differences > EVEN).astype(float), groups, seed=0, ties=int(even.sum())
-    )
+    def said(name: str) -> dict[str, Any]:
+        one = given.get(name)
+        if one is None:
+            nothing = {"accuracy": None, "interval": None, "n": 0, "ties": 0}
+            return nothing | {"reason": missing.get(name, "It was not measured.")}
+        more = {"number": one["number"]} if "number" in one else {}
+        numbers = {"n": one["n"], "ties": one["ties"]}
+        return {"accuracy": one["value"], "interval": [one["low"], one["high"]], **numbers, **more}
 
-
-def _said(found: Accuracy | None) -> dict[str, Any]:
-    return found.as_dict() if found is not None else {"accuracy": None, "interval": None, "n": 0}
-
-
-async def _scores(
-    criteria: Sequence[Criterion],
-    sides: Sequence[tuple[Any, Any]],
-    call: Call | None,
-    model: str,
-) -> Floats:
-    """Share to which every side meets every criterion (n, k); NaN where that is not known."""
-    scores = np.full((len(sides), len(criteria)), np.nan)
-    programs = [at for at, one in enumerate(criteria) if one.program]
-    if programs:
-        keys = [criteria[at].program for at in programs]
-        found = evaluate(
-            [messages for messages, _ in sides], [candidate.text for _, candidate in sides], keys
-        )
-        scores[:, programs] = as_shares(found, keys)
-    asked = [at for at, one in enumerate(criteria) if one.verifier == "llm"]
-    if asked and call is not None:
-        found_by_model = await score_matrix(
-            [criteria[at].text for at in asked],
-            [Response(messages, candidate) for messages, candidate in sides],
-            call,
-            options=VerifyOptions(model=model),
-        )
-        if found_by_model.stopped:
-            raise CallFailed("budget")
-        scores[:, asked] = found_by_model.scores
-    return scores
+    beside = {name: said(key) for name, key in NAMES.items()}
+    position = {name: found["position"][NAMES[name]] for name in ("judge", "judge_with_rubric")}
+    return {**said("rubric"), "baselines": {**beside, "position": position}, "missing": missing}

@@ -7,7 +7,7 @@ process. Without it the run is only queued. What was asked before is not paid fo
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -91,13 +91,32 @@ def in_words(result: dict[str, Any]) -> str:
     for one in result["criteria"]:
         weight = "     " if one["weight"] is None else f"{one['weight']:+.2f}"
         lines.append(f"  {weight} {one['text']}")
-    lines.append(f"  right on held-out pairs: {_estimate(result['held_out'])}")
-    for key, label in (("longer_wins", "longer wins"), ("human_ceiling", "people with people")):
-        found = result["held_out"]["baselines"].get(key)
-        if found:
-            lines.append(f"    {label}: {_estimate(found)}")
+    return "\n".join(lines + beside(result))
+
+
+BESIDE: Final = (
+    ("equal_weights", "its criteria, equal weights"),
+    ("parent", "the version before"),
+    ("judge", "the judge without it"),
+    ("judge_with_rubric", "the judge with it"),
+    ("reward_model", "reward model"),
+    ("longer_wins", "longer wins"),
+    ("human_ceiling", "people with people"),
+)
+
+
+def beside(result: dict[str, Any]) -> list[str]:
+    """How often it is right, beside what, and what it cost: one line each."""
+    found = result["held_out"]
+    lines = [f"  right on held-out pairs: {_estimate(found)}"]
+    lines += [f"    {label}: {_estimate(found['baselines'][key])}" for key, label in BESIDE]
+    for key, label in (("judge", "without"), ("judge_with_rubric", "with")):
+        if told := found["baselines"]["position"][key]:
+            gap = told["gap"]
+            interval = formats.interval(gap["low"], gap["high"])
+            lines.append(f"    shown first or second, {label} it: {gap['value']:+.1%} {interval}")
     lines.append(f"  {result['calls']:,} calls paid, {result['tokens']:,} tokens")
-    return "\n".join(lines)
+    return lines
 
 
 def _estimate(found: dict[str, Any]) -> str:
