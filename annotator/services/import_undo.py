@@ -92,6 +92,19 @@ DROP_RESPONSES: Final = """
       AND NOT EXISTS (SELECT FROM annotator_task t
                       WHERE t.prompt_id = r.prompt_id AND r.id = ANY(t.response_ids))
 """
+# No foreign key does it: rows that come a million at a time have none.
+DROP_SCORES: Final = """
+    DELETE FROM annotator_rewardscore s
+    WHERE s.project_id = %(project)s
+      AND NOT EXISTS (SELECT FROM annotator_response r WHERE r.id = s.response_id)
+"""
+DROP_VERDICTS: Final = """
+    DELETE FROM annotator_criterionverdict v
+    USING annotator_criterion c, annotator_rubricversion n, annotator_rubric b
+    WHERE v.criterion_id = c.id AND n.id = c.version_id AND b.id = n.rubric_id
+      AND b.project_id = %(project)s
+      AND NOT EXISTS (SELECT FROM annotator_response r WHERE r.id = v.response_id)
+"""
 DROP_PROMPTS: Final = """
     DELETE FROM annotator_prompt p
     WHERE p.project_id = %(project)s AND p.import_run_id = %(run)s
@@ -200,5 +213,7 @@ def _remove(run: Run) -> dict[str, int]:
             "prompts": drop(DROP_PROMPTS),
             "raters": drop(DROP_RATERS) + _drop_judges(run),
         }
+        drop(DROP_SCORES)
+        drop(DROP_VERDICTS)
     images.sweep(project_id=run.project_id)
     return result

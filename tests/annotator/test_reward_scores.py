@@ -27,7 +27,7 @@ from annotator.models import (
 )
 from annotator.queries import reward_pairs
 from annotator.queries import reward_scores as queries
-from annotator.services import reward_rows, reward_scores, rubrics, runs
+from annotator.services import import_undo, reward_rows, reward_scores, rubrics, runs
 from rubrics.llm.budget import Budget
 from rubrics.rewards import spread
 from tests import factories, serving
@@ -420,3 +420,20 @@ def test_killed_worker_is_resumed_and_no_call_is_paid_twice(
     assert len(means(version)) == 30
     assert before.items() <= means(version).items()
     assert CriterionVerdict.objects.count() == 30 * 32
+
+
+def test_undone_import_takes_scores_and_verdicts_of_its_responses_along() -> None:
+    project = world(pairs=3)
+    run = Run.objects.create(
+        project=project, kind=Run.Kind.IMPORT, title="I", state=RunState.DONE, result={"raters": {}}
+    )
+    prompt = factories.prompt(project, import_run_id=run.pk)
+    gone = [factories.response(prompt, import_run_id=run.pk) for _ in range(2)]
+    version = approved(project)
+    scored(version)
+    assert len(means(version)) == 8
+    import_undo.undo(run=run, by=None)
+    assert len(means(version)) == 6
+    assert CriterionVerdict.objects.count() == 6
+    left = set(CriterionVerdict.objects.values_list("response_id", flat=True))
+    assert not left & {one.pk for one in gone}
