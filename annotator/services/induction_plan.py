@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from annotated_types import Ge, Le
@@ -12,12 +12,14 @@ from pydantic import BaseModel
 from annotator.errors import AppError, Invalid
 from annotator.models import Judge, Project, Rubric, Run, User
 from annotator.queries import induction as queries
-from annotator.services import induction, judges
+from annotator.services import asking, induction, judges, rubric_measuring
 from rubrics.generators import GENERATORS, costs
-from rubrics.llm.budget import Budget, cost_of
+from rubrics.llm.budget import ANY_MODEL, Budget, Prices, cost_of
 from rubrics.registry import UnknownMethod, find
 
 MAX_NAME: Final = Rubric._meta.get_field("name").max_length
+EXACT: Final = 1e-9  # sums of money are no more exact than that
+TYPICAL: Final = 10  # criteria; how many a method will find, nobody knows before
 RATERS: Final = frozenset(key for key, _ in induction.raters_offered())
 
 
@@ -27,31 +29,53 @@ class Stage:
 
     label: str
     calls: int
-    is_most: bool
     share: float = 1.0
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would take. ``cost`` is None where the endpoint has no price for the model."""
+class Sum:
+    """Stages added up. ``cost`` is None where the endpoint has no price for the model."""
 
-    pairs: int
-    held: int
     stages: Sequence[Stage] = ()
     calls: int = 0
     tokens: int = 0
     cost: float | None = None
-    model: str = ""
-    is_cut: bool = False
 
     @property
-    def is_most(self) -> bool:
-        return any(stage.is_most for stage in self.stages)
+    def tokens_rounded(self) -> int:
+        """To two digits: a rule of thumb knows no more."""
+        return int(float(f"{self.tokens:.1e}"))
 
     @property
     def cut_at(self) -> Stage | None:
         """The stage in which the budget ends."""
         return next((stage for stage in self.stages if stage.share < 1), None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take: if ``TYPICAL`` criteria are found, and at most."""
+
+    pairs: int
+    held: int
+    model: str = ""
+    typical: Sum = Sum()
+    most: Sum = Sum()
+
+    @property
+    def rows(self) -> list[tuple[Stage | None, Stage]]:
+        """(as it is typically, at most), a row for each stage."""
+        known = {stage.label: stage for stage in self.typical.stages}
+        return [(known.get(stage.label), stage) for stage in self.most.stages]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it hangs on how many criteria are found."""
+        return self.typical.calls != self.most.calls
+
+    @property
+    def criteria(self) -> int:
+        return TYPICAL
 
 
 def start(
@@ -136,48 +160,42 @@ def plan(
     there = queries.material(project, raters)
     most = pairs or (induction.PAIRS if asks else there.learned)
     given = min(most, there.learned)
-    held = min(there.held, induction.MEASURED) if asks else there.held
+    most_held, most_fitted = rubric_measuring.Sizes().of(asks=asks)
+    held = min(there.held, most_held)
     if not asks:
         return Plan(given, held)
     texts = queries.lengths(project)
-    found = costs.stages(method, options, costs.Given(given, held, texts.reasons))
+    fitted, judged = min(there.learned, most_fitted), min(held, rubric_measuring.JUDGED)
+    known = costs.Given(given, held, fitted, judged, reasons=texts.reasons)
     sizes = costs.Texts(texts.prompt, texts.response, texts.reasons_chars)
-    model = str(getattr(options, "model", "")) or (judge.options["models"][0] if judge else "")
+    model = str(getattr(options, "model", "")) or (asking.model_of(judge) if judge else "")
     prices = judge.endpoint.prices if judge is not None and judge.endpoint is not None else {}
-    is_priced = model in prices or "*" in prices
-    return _counted(found, sizes, model, prices if is_priced else None, budget, (given, held))
+    row = prices.get(model) or prices.get(ANY_MODEL)
+    price = {model: row} if row else {}
+    typical, most = (
+        _added_up(costs.stages(method, options, one), sizes, price, budget)
+        for one in (replace(known, criteria=TYPICAL), known)
+    )
+    return Plan(given, held, model, typical, most)
 
 
-def _counted(
-    found: Sequence[costs.Stage],
-    sizes: costs.Texts,
-    model: str,
-    prices: dict[str, Any] | None,
-    budget: Budget,
-    given: tuple[int, int],
-) -> Plan:
-    """Adds up stage by stage, and notes where a limit is reached first."""
+def _added_up(
+    found: Sequence[costs.Stage], sizes: costs.Texts, price: Prices, budget: Budget
+) -> Sum:
+    """Stage by stage, with where a limit is reached first. ``price`` is of the one model, or {}."""
     rows: list[Stage] = []
     calls = tokens = 0
     cost, is_cut = 0.0, False
     for stage in found:
         sent, received = stage.tokens(sizes)
-        each = cost_of(prices or {}, model=model, tokens_in=sent, tokens_out=received)
+        each = sum(cost_of(price, model=m, tokens_in=sent, tokens_out=received) for m in price)
         used = ((calls, stage.calls), (tokens, sent + received), (cost, each))
         limits = (budget.calls, budget.tokens, budget.money)
         share = 0.0 if is_cut else min(map(_share, used, limits))
         is_cut = is_cut or share < 1
-        rows.append(Stage(stage.label, stage.calls, stage.is_most, share))
+        rows.append(Stage(stage.label, stage.calls, share))
         calls, tokens, cost = calls + stage.calls, tokens + sent + received, cost + each
-    return Plan(
-        *given,
-        rows,
-        calls=calls,
-        tokens=tokens,
-        cost=cost if prices is not None else None,
-        model=model,
-        is_cut=is_cut,
-    )
+    return Sum(rows, calls, tokens, cost if price else None)
 
 
 def _share(used: tuple[float, float], limit: float | None) -> float:
@@ -185,7 +203,8 @@ def _share(used: tuple[float, float], limit: float | None) -> float:
     before, here = used
     if limit is None or not here:
         return 1.0
-    return min(1.0, max(0.0, (limit - before) / here))
+    share = (limit - before) / here
+    return 1.0 if share > 1 - EXACT else max(0.0, share)
 
 
 def with_pairs(method: str, options: dict[str, Any], pairs: int | None) -> dict[str, Any]:

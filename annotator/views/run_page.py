@@ -187,7 +187,7 @@ def _asking(detail: Detail, curves: Curves) -> list[Figure]:
     found: list[Figure | None] = []
     if run.progress and run.is_active:
         of = f"of {run.total:,} {run.unit}" if run.total else run.unit
-        found.append(Figure("Done", f"{run.progress:,}", of=of.strip(), note=run.message))
+        found.append(Figure("Done", f"{run.progress:,}", of=of.strip()))
     found.append(_time(detail, curves))
     rows = [*run_rubric.headlines(run), *run_rubric.paid(run.counters)]
     found += [Figure(name, value, note=note) for name, value, note in rows]

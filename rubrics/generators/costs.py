@@ -67,11 +67,23 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a method would work on. ``reasons``: texts in which people said why, a pair."""
+    """What a method would work on. ``reasons``: texts in which people said why, a pair.
+
+    The draft is scored on ``held`` pairs and on ``fitted`` of those learned from; on ``judged`` of
+    the held ones a judge is asked in both orders, without the rubric and with it. ``criteria``: as
+    if so many were found and no more; None is as many as the options allow.
+    """
 
     pairs: int
-    held: int
+    held: int = 0
+    fitted: int = 0
+    judged: int = 0
     reasons: float = 0.0
+    criteria: int | None = None
+
+    def least(self, most: int) -> int:
+        """``most``, or the criteria found where those are fewer."""
+        return most if self.criteria is None else min(most, self.criteria)
 
 
 def stages(method: str, options: BaseModel, given: Given) -> list[Stage]:
@@ -79,15 +91,18 @@ def stages(method: str, options: BaseModel, given: Given) -> list[Stage]:
     if method not in STAGES or not given.pairs:
         return []
     found: list[Stage] = STAGES[method](options, given)
-    criteria = MOST_CRITERIA[method](options)
-    label = "Measure on the test split"
-    found.append(Stage("measure", label, 2 * given.held * criteria, VERIFY, is_most=True))
+    criteria = given.least(MOST_CRITERIA[method](options))
+    found += [
+        Stage("held", "Measure on held-out pairs", 2 * given.held * criteria, VERIFY, True),
+        Stage("compare", "Compare with the judge", 4 * given.judged, COMPARE),
+        Stage("learned", "Score learned pairs", 2 * given.fitted * criteria, VERIFY, True),
+    ]
     return [stage for stage in found if stage.calls]
 
 
 def per_pair(method: str, options: BaseModel) -> float:
     """Calls a pair of the generator alone, of a hundred pairs; 0.0 where it asks no model."""
-    given = Given(pairs=100, held=0, reasons=2.0)
+    given = Given(pairs=100, reasons=2.0)
     return sum(stage.calls for stage in stages(method, options, given)) / given.pairs
 
 
@@ -103,8 +118,12 @@ def _arr(options: Any, given: Given) -> list[Stage]:
     found = [
         Stage("propose", "Propose and refine criteria", round(pairs * rounds), EXPLAIN),
         Stage("verify", "Verify in both orders", round(pairs * rounds * rubrics * checks), COMPARE),
-        Stage("structure", "Sort into themes", int(options.structure), LIST),
     ]
+    if options.selection == "best-subset":
+        accepted = given.least(round(pairs * rounds * options.criteria * IS_ACCEPTED))
+        drawn = min(options.subset_pairs, pairs)
+        found.append(Stage("select", "Choose among them", 2 * drawn * accepted, COMPARE, True))
+    found.append(Stage("structure", "Sort into themes", int(options.structure), LIST))
     if options.held_out:
         held = min(options.measured, given.pairs - pairs)
         found.append(Stage("judge", "Judge held-out pairs", 4 * held, COMPARE))
@@ -119,7 +138,7 @@ def _autorule(options: Any, given: Given) -> list[Stage]:
     held = min(options.verify_pairs, round(given.pairs * options.held_out))
     pairs = min(options.pairs, round(given.pairs * (1 - options.held_out)))
     found = pairs * options.rules_per_pair
-    rules = min(options.most_rules, found)
+    rules = given.least(min(options.most_rules, found))
     return [
         Stage("explain", "Explain pairs, take rules", 2 * pairs, EXPLAIN),
         Stage("merge", "Merge rules", _merging(found, options.merge_at_once), LIST, is_most=True),
@@ -138,8 +157,9 @@ def _autorubric(options: Any, given: Given) -> list[Stage]:
     share = 1 - options.test_share - options.choose_share
     learn = min(options.pairs, round(given.pairs * share))
     found = learn * options.rules_per_pair
-    rules = min(options.most_candidates, found)
-    room = max(0, options.most_candidates - options.top)
+    rules = given.least(min(options.most_candidates, found))
+    room = given.least(max(0, options.most_candidates - options.top))
+    top = given.least(options.top)
     known, hard = learn + choose, options.rounds * min(options.hard_pairs, learn)
     return [
         Stage("trace", "Explain pairs, take criteria", 2 * learn, EXPLAIN),
@@ -147,7 +167,7 @@ def _autorubric(options: Any, given: Given) -> list[Stage]:
         Stage("score", "Score every answer", 2 * known * rules, VERIFY, True),
         Stage("propose", "Propose for hard pairs", hard, EXPLAIN, True),
         Stage("rescore", "Score what is new", 2 * known * room * options.rounds, VERIFY, True),
-        Stage("test", "Measure the chosen round", 2 * test * options.top, VERIFY, True),
+        Stage("test", "Measure the chosen round", 2 * test * top, VERIFY, True),
     ]
 
 

@@ -9,8 +9,19 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from annotator import formats
 from annotator.jobs.induction import induce
-from annotator.models import Judge, Project, Prompt, Role, Rubric, RubricVersion, Run, RunState
+from annotator.models import (
+    Judge,
+    Project,
+    Prompt,
+    Role,
+    Rubric,
+    RubricMeasurement,
+    RubricVersion,
+    Run,
+    RunState,
+)
 from annotator.queries import run_commands
 from annotator.services import induction, induction_plan, rubrics, runs
 from rubrics.generators import GENERATORS, costs
@@ -241,12 +252,15 @@ def test_estimate_follows_the_form_and_its_budget() -> None:
     query = f"?method=autorule&shown=autorule&raters=all&judge={judge.pk}&pairs=8"
     target = {"HX-Request": "true", "HX-Target": "estimate"}
     html = page(project, client, query, **target).content.decode()
-    assert html.lstrip().startswith('<div class="stack" id="estimate"')
+    assert html.lstrip().startswith('<div class="stack" id="estimate">')
     assert "<b>8 pairs</b>" in html
-    assert "The budget may end it early" not in html
+    assert "end it early" not in html
     cut = page(project, client, query + "&calls=15", **target).content.decode()
-    assert "The budget may end it early" in cut
+    assert "The budget would end it early" in cut
     assert "not reached" in cut
+    most = int(re.findall(r"All calls</th>.*?>([\d,]+)</td></tr>", html)[0].replace(",", ""))
+    nearly = page(project, client, f"{query}&calls={most - 1}", **target).content.decode()
+    assert "The budget may end it early" in nearly
     wrong = page(project, client, query + "&calls=0", **target).content.decode()
     assert "Correct what is filled in" in wrong
 
@@ -269,15 +283,16 @@ def plan_of(project: Project, judge: Judge, **values: Any) -> induction_plan.Pla
 def test_plan_ends_where_its_budget_does() -> None:
     project = judged()
     judge = asking(project, prices={"sim": [10.0, 10.0]})
-    whole = plan_of(project, judge)
+    plan = plan_of(project, judge)
+    whole = plan.most
     assert [stage.share for stage in whole.stages] == [1.0] * len(whole.stages)
     assert whole.cost == pytest.approx(10 * whole.tokens / 1e6)
-    half = plan_of(project, judge, budget=Budget(calls=whole.stages[0].calls // 2))
+    assert plan.typical.calls < whole.calls
+    half = plan_of(project, judge, budget=Budget(calls=whole.stages[0].calls // 2)).most
     assert [stage.share for stage in half.stages] == [0.5] + [0.0] * (len(half.stages) - 1)
-    money = plan_of(project, judge, budget=Budget(money=whole.cost))
-    assert not money.is_cut
-    less = plan_of(project, judge, budget=Budget(money=whole.cost * 0.99))
-    assert less.is_cut
+    assert plan_of(project, judge, budget=Budget(money=whole.cost)).most.cut_at is None
+    less = plan_of(project, judge, budget=Budget(money=whole.cost * 0.99)).most
+    assert less.cut_at == less.stages[-1]
     assert 0 < less.stages[-1].share < 1
 
 
@@ -357,3 +372,28 @@ def test_canceled_run_says_what_is_kept() -> None:
     assert "Canceling keeps every reply that was paid for" in html
     assert "no draft was written" in html
     assert not Rubric.objects.exists()
+
+
+def test_page_of_a_measurement_tells_the_positional_gaps() -> None:
+    project = judged()
+    rubric = rubrics.create(project=project, name="Clear", by=None)
+    version = rubrics.draft(rubric=rubric, by=None)
+    rubrics.add(version=version, by=None, text="It says why.")
+    run = runs.start(project=project, kind=Run.Kind.MEASURE, title="Measure", config={}, by=None)
+    RubricMeasurement.objects.create(version=version, run=run, sheet=b"")
+    right = {"accuracy": 0.75, "interval": [0.5, 0.9], "n": 40, "ties": 1}
+    gap = {"gap": {"value": 0.125, "low": -0.05, "high": 0.3}}
+    beside = {
+        "judge": right | {"accuracy": 0.6},
+        "reward_model": {"accuracy": None, "interval": None, "n": 0, "reason": "None is trained."},
+        "position": {"judge": gap, "judge_with_rubric": None},
+    }
+    pen = runs.begin(run_id=run.pk, worker="w")
+    pen.finish({"held_out": right | {"baselines": beside}})
+    html = owner(project).get(reverse("run", args=[project.slug, run.pk])).content.decode()
+    assert reverse("rubric_version", args=[project.slug, rubric.pk, 1]) in html
+    assert "None is trained." in html
+    assert "The judge’s positional gap" in html
+    assert f"+12.5 <small>points {formats.interval(-0.05, 0.3)}" in html
+    assert "The same with the rubric" not in html
+    assert f"75.0 <small>{formats.interval(0.5, 0.9)}" in html
