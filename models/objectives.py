@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rubrics.registry import Method
 
 
-class PairOptions(BaseModel):
-    """What all objectives on pairs ask."""
+class RowOptions(BaseModel):
+    """What all objectives ask."""
 
     model_config = ConfigDict(extra="forbid")
 
-    ties: Literal["half", "drop"] = Field(
-        default="half",
-        title="Ties",
-        description="Learn a tie as an even chance (half), or leave it out of training (drop).",
-    )
     weighting: bool = Field(
         default=True,
         title="Use pair weights",
@@ -26,8 +22,18 @@ class PairOptions(BaseModel):
     )
 
 
-class BradleyTerryOptions(PairOptions):
-    """Options of the Bradley–Terry objective."""
+class PairOptions(RowOptions):
+    """What all objectives on comparisons ask."""
+
+    ties: Literal["half", "drop"] = Field(
+        default="half",
+        title="Ties",
+        description="Learn a tie as an even chance (half), or leave it out of training (drop).",
+    )
+
+
+class CenteredOptions(PairOptions):
+    """Comparisons that leave the level of scores open."""
 
     center: float = Field(
         default=0.01,
@@ -36,6 +42,11 @@ class BradleyTerryOptions(PairOptions):
         title="Centering",
         description="Weight of (r_chosen + r_rejected)², which keeps rewards around zero.",
     )
+
+
+class SmoothedOptions(PairOptions):
+    """Comparisons two by two, some of which may be wrong."""
+
     smoothing: float = Field(
         default=0.0,
         ge=0,
@@ -43,6 +54,10 @@ class BradleyTerryOptions(PairOptions):
         title="Label smoothing",
         description="Share of the votes taken to be wrong: rewards then stop growing.",
     )
+
+
+class BradleyTerryOptions(CenteredOptions, SmoothedOptions):
+    """Options of the Bradley–Terry objective."""
 
 
 class MarginOptions(BradleyTerryOptions):
@@ -79,6 +94,97 @@ class RobustOptions(BradleyTerryOptions):
     )
 
 
+class ScoreOptions(RowOptions):
+    """Options of objectives that learn from ratings of attributes."""
+
+    score: str = Field(
+        default="",
+        max_length=2000,
+        title="Score",
+        description="The attribute that is the score, or a mix: helpfulness, verbosity=-0.2. "
+        "Empty: the mean of all.",
+    )
+
+    @field_validator("score")
+    @classmethod
+    def _is_a_mix(cls, value: str) -> str:
+        read_mix(value)
+        return value
+
+
+class HelpSteerOptions(ScoreOptions):
+    """Options of the HelpSteer2 recipe."""
+
+    second_epochs: float = Field(
+        default=0.5,
+        gt=0,
+        le=10,
+        title="Second phase, length",
+        description="Passes over the comparisons, as a share of the epochs on ratings.",
+    )
+    second_rate: float = Field(
+        default=0.5,
+        gt=0,
+        le=10,
+        title="Second phase, learning rate",
+        description="As a share of that of the first.",
+    )
+    extrapolation: float = Field(
+        default=1.0,
+        ge=0,
+        le=10,
+        title="Largest extrapolation",
+        description="How far weights may go on beyond the second phase, in units of what it "
+        "moved them; chosen on validation pairs. 0: not at all.",
+    )
+
+
+class GpmOptions(SmoothedOptions):
+    """Options of the general preference model."""
+
+    dim: int = Field(
+        default=4,
+        ge=2,
+        le=8,
+        multiple_of=2,
+        title="Dimensions",
+        description="Of what stands for a response, an even number. 2 hold one cycle, more hold "
+        "several.",
+    )
+    tau: float = Field(
+        default=0.1,
+        gt=0,
+        le=100,
+        title="Temperature",
+        description="The chance of winning is the logistic of the pair's score divided by this.",
+    )
+    references: int = Field(
+        default=256,
+        ge=1,
+        le=10_000,
+        title="References",
+        description="Training responses that are kept with the model: a response's own score is "
+        "its mean chance against them.",
+    )
+
+
+def read_mix(text: str) -> dict[str, float]:
+    """Weights by attribute of ``a, b=0.5``; empty for an empty text. Raises ValueError."""
+    found: dict[str, float] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, weight = part.rpartition("=") if "=" in part else (part, "", "1")
+        name = name.strip()
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            raise ValueError(f"{weight.strip()!r} in {part!r} is not a number") from None
+        if not name or not math.isfinite(found[name]):
+            raise ValueError(f"{part!r} is not an attribute with its weight")
+    if found and not any(found.values()):
+        raise ValueError("a score needs a weight that is not 0")
+    return found
+
+
 OBJECTIVES: Final[dict[str, Method]] = {
     "bradley-terry": Method(
         path="models.neural.objectives:BradleyTerry",
@@ -103,5 +209,29 @@ OBJECTIVES: Final[dict[str, Method]] = {
         label="Noise-robust Bradley–Terry",
         summary="Corrects for a known share of wrong votes; for data that is large for the model.",
         options="models.objectives:RobustOptions",
+    ),
+    "regression": Method(
+        path="models.neural.attributes:Regression",
+        label="Regression on attributes",
+        summary="Learns the ratings of single responses; one attribute or a mix is the score.",
+        options="models.objectives:ScoreOptions",
+    ),
+    "helpsteer2": Method(
+        path="models.neural.attributes:HelpSteer",
+        label="HelpSteer2 recipe",
+        summary="Ratings first, then preferences by strength from there, then extrapolation.",
+        options="models.objectives:HelpSteerOptions",
+    ),
+    "plackett-luce": Method(
+        path="models.neural.lists:PlackettLuce",
+        label="Plackett–Luce",
+        summary="Learns from whole rankings, place by place, and from pairs.",
+        options="models.objectives:CenteredOptions",
+    ),
+    "gpm": Method(
+        path="models.neural.gpm:GeneralPreference",
+        label="General preference model",
+        summary="Several numbers per response: preferences may go in circles.",
+        options="models.objectives:GpmOptions",
     ),
 }

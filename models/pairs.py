@@ -89,8 +89,14 @@ class Ranked:
     prompt_id: int = 0
     pair_id: int = 0
 
-    p = 1.0
     strength = 1
+
+    @property
+    def p(self) -> float:
+        """That the first is better than the second where there are two; 0.5 where all are tied."""
+        if len(set(self.ranks)) == 1:
+            return 0.5
+        return float(len(self.ranks) > 2 or self.ranks[0] < self.ranks[1])
 
     @property
     def ratings(self) -> list[Ratings | None]:

@@ -90,12 +90,12 @@ def plackett_luce(
     """
     seen = Counter(_normal(ranking, n_items) for ranking in rankings)
     counts = {groups: count for groups, count in seen.items() if _says(groups)}
-    stages: dict[Group, float] = defaultdict(float)
+    choices: dict[Group, float] = defaultdict(float)
     chosen, wins, games = np.zeros(n_items), np.zeros(n_items), np.zeros(n_items)
     beat: set[tuple[int, int]] = set()
     for groups, count in counts.items():
-        for members, share in _stages(groups, is_partial=is_partial):
-            stages[members] += share * count
+        for members, share in stages(groups, is_partial=is_partial):
+            choices[members] += share * count
         settled = groups[:-1] if is_partial else groups
         for item in itertools.chain.from_iterable(settled):
             chosen[item] += count
@@ -103,11 +103,11 @@ def plackett_luce(
             last = list(groups[-1])
             chosen[last] -= count / len(last)
         _count_pairs(groups, count, wins, games, beat, is_partial=is_partial)
-    if not stages:
+    if not choices:
         raise ValueError("there are no rankings of two or more items")
     edges = np.array(sorted(beat), dtype=np.int64).reshape(-1, 2)
     graph = describe(edges[:, 0], edges[:, 1], n_items=n_items, games=games)
-    loss = _loss(stages, chosen)
+    loss = _loss(choices, chosen)
     return fit_ranking(loss, graph, wins=wins, games=games, ridge=ridge, level=level)
 
 
@@ -130,7 +130,7 @@ def _says(groups: Groups) -> bool:
     return sum(len(group) for group in groups) > 1
 
 
-def _stages(groups: Groups, *, is_partial: bool) -> Iterator[Stage]:
+def stages(groups: Groups, *, is_partial: bool = False) -> Iterator[Stage]:
     """The sets that a choice was made from, each with its weight."""
     below: Group = tuple(itertools.chain.from_iterable(groups))
     for place, group in enumerate(groups):

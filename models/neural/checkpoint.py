@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,11 +57,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def save_checkpoint(
-    folder: Path, progress: Progress, module: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    progress: Progress,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: Collection[int] = (),
 ) -> int:
     """Write ``folder/step-N`` and return its size in bytes; older ones are dropped.
 
-    The last two are kept, and the one of the best step.
+    The last two are kept, the one of the best step, and those of the steps in ``keep``.
     """
     state = {
         "progress": asdict(progress),
@@ -75,7 +80,7 @@ def save_checkpoint(
         torch.save(state, file)
     newest = steps(folder)[-KEPT:]
     for step in steps(folder):
-        if step not in (*newest, progress.best_step):
+        if step not in (*newest, progress.best_step, *keep):
             shutil.rmtree(folder / f"step-{step}")
     return (target / STATE).stat().st_size
 

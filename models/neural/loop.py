@@ -1,7 +1,8 @@
 """The training loop.
 
 The order of the data and the learning rate follow from the step alone, so a run that was killed
-continues from its last checkpoint to the same weights.
+continues from its last checkpoint to the same weights. An objective may ask for several phases,
+each with a loss and an optimizer of its own; they follow each other in the one loop.
 
 Which weights are kept: those with the lowest validation **loss**, since reward models overfit
 within an epoch or two and loss is less noisy than accuracy; the last ones where there are too few
@@ -25,13 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbones import BACKBONES, split_backbone
-from models.errors import BadData, Diverged
+from models.errors import Diverged
 from models.neural import checkpoint
 from models.neural.artifact import save_artifact
 from models.neural.batches import batches
 from models.neural.checkpoint import Progress
-from models.neural.evaluate import measure, measure_longer, outputs_of_pairs
+from models.neural.evaluate import measure, measure_longer, outputs, outputs_of_pairs
 from models.neural.objectives import Batch, Objective
+from models.neural.phases import carried_on, kappas, lay_out, plan_at
 from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
 from models.neural.store import Store, build_store, open_store
 from models.objectives import OBJECTIVES
@@ -51,6 +53,8 @@ from rubrics.registry import pick
 
 CHECKPOINT_SECONDS: Final = 300.0  # no kill costs more than this and a step
 ENOUGH_VALIDATION: Final = 50  # pairs; with fewer, their loss is too noisy to choose a step by
+TOO_FEW: Final = f"fewer than {ENOUGH_VALIDATION} validation pairs to choose by"
+TOO_EARLY: Final = "training ended before its last phase"
 
 
 class Trainer:
@@ -77,6 +81,7 @@ class Trainer:
         self.select()
         self.resume()
         self.train()
+        self.settle()
         metrics = self.evaluate()
         self.save(metrics)
         return metrics
@@ -126,34 +131,31 @@ class Trainer:
         )
 
     def select(self) -> None:
-        """Which pairs are trained on, with weights of mean one, and which are validated on."""
-        columns = self.stores["train"].columns
-        weight = columns["weight"] if self.options.weighting else np.ones_like(columns["weight"])
-        used = weight > 0
-        if self.options.ties == "drop":
-            used &= columns["p"] != 0.5
-        self.train_pairs = np.flatnonzero(used)
-        if not len(self.train_pairs):
-            raise BadData(
-                f"There is nothing to train on: {len(used)} training pairs, none of them usable.",
-                advice="Collect more judgments; ties and pairs of weight zero may be left out.",
-            )
-        self.weight = weight / weight[used].mean(dtype=float)  # (all train pairs,)
+        """Which rows are trained on in which steps, and which pairs are validated on."""
+        store: Store = self.stores["train"]
+        options: Any = self.config.backbone_options
+        weight = store.columns["weight"]
+        self.plans = lay_out(
+            self.objective.phases(),
+            store,
+            weight if self.options.weighting else np.ones_like(weight),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+        )
+        self.ends = {plan.last for plan in self.plans}
+        self.batch_size, self.total_steps = options.batch_size, self.plans[-1].last
+        self.objective.begin(self.backbone.module, store.ratings)
         n = len(self.stores["validation"])
         rng = np.random.default_rng(self.config.seed)
         some = rng.choice(n, size=min(n, self.config.validation_pairs), replace=False)
         self.validation_pairs = np.sort(some)
-        options: Any = self.config.backbone_options
-        self.batch_size, self.epochs = options.batch_size, options.epochs
-        self.steps_per_epoch = -(-len(self.train_pairs) // self.batch_size)
-        self.total_steps = self.steps_per_epoch * self.epochs
         often = -(-self.total_steps // self.backbone.evaluations)
         self.evaluate_every = self.config.evaluate_every or often
         self.checkpoint_every = self.config.checkpoint_every or self.evaluate_every
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of this very run, if there is one."""
-        self.optimizer = self.backbone.optimizer(len(self.train_pairs))
+        self.optimizer = self.backbone.optimizer(len(self.plans[0].rows))
         fingerprint = self.config.fingerprint(self.data_sha256)
         self.progress = Progress(fingerprint)
         self.saved, self.saved_at, self.rate = (0, 0), time.monotonic(), 0.0
@@ -175,7 +177,7 @@ class Trainer:
         with Stage(self.emit, "train"):
             while True:
                 finished = done.step >= self.total_steps or self.out_of_time()
-                if done.step and (finished or done.step % self.evaluate_every == 0):
+                if done.step and (finished or self.evaluation_due()):
                     self.evaluate_validation()
                 if done.step and (finished or self.stop or self.checkpoint_due()):
                     self.checkpoint()
@@ -187,21 +189,29 @@ class Trainer:
                     values.tolist(),
                     progress=done,
                     total_steps=self.total_steps,
-                    epoch=done.step / self.steps_per_epoch,
+                    epoch=self.plan.epochs_done(done.step),
                     lr=self.rate,
                 )
+
+    def evaluation_due(self) -> bool:
+        step = self.progress.step
+        return step % self.evaluate_every == 0 or step in self.ends
 
     def checkpoint_due(self) -> bool:
         done = self.progress
         regular = done.step % self.checkpoint_every == 0 or done.step == done.best_step
-        return regular or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        return (
+            regular
+            or done.step in self.ends
+            or time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        )
 
     def checkpoint(self) -> None:
         done = self.progress
         if self.saved == (done.step, done.evaluated):
             return  # just resumed from it
         module, optimizer = self.backbone.module, self.optimizer
-        size = checkpoint.save_checkpoint(self.checkpoints, done, module, optimizer)
+        size = checkpoint.save_checkpoint(self.checkpoints, done, module, optimizer, keep=self.ends)
         self.saved, self.saved_at = (done.step, done.evaluated), time.monotonic()
         self.emit("checkpoint", step=done.step, bytes=size)
 
@@ -209,8 +219,11 @@ class Trainer:
         """One update. Returns its loss, margin and gradient norm, (3,)."""
         started = time.monotonic()
         module, done = self.backbone.module, self.progress
+        self.plan = plan = plan_at(self.plans, done.step)
+        if done.step == plan.first:
+            self.optimizer = self.backbone.optimizer(len(plan.rows))
         batch = self.batch(done.step)  # (b,)
-        share = self.backbone.schedule((done.step + 0.5) / self.total_steps)
+        share = plan.phase.rate * self.backbone.schedule(plan.progress(done.step))
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate = share * self.backbone.options.learning_rate
         module.train()
@@ -248,11 +261,11 @@ class Trainer:
         """Weighted loss and margin, summed over rows (b,) of one size."""
         store = self.stores["train"]
         sequences = store.sequences(rows)  # (S,) the answers of a row in turn
-        outputs = self.backbone.forward(store, sequences)  # (S, d) fp32
-        weight = self.tensor(self.weight[rows])  # (b,)
-        loss = self.objective.loss(outputs, self.known(store, rows, sequences))  # (b,)
+        found = self.backbone.forward(store, sequences)  # (S, d) fp32
+        weight = self.tensor(self.plan.weight[rows])  # (b,)
+        loss = self.plan.phase.loss(found, self.known(store, rows, sequences))  # (b,)
         first_two = np.arange(len(rows))[:, None] * (len(sequences) // len(rows)) + np.arange(2)
-        margins = self.objective.margins(outputs.detach()[first_two.reshape(-1)])  # (b,)
+        margins = self.objective.margins(found.detach()[first_two.reshape(-1)])  # (b,)
         return (weight * loss).sum(), margins.sum()
 
     def known(self, store: Store, rows: NDArray[np.int64], sequences: NDArray[np.int64]) -> Batch:
@@ -269,12 +282,12 @@ class Trainer:
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """The pairs (b,) of an update."""
-        epoch, index = divmod(step, self.steps_per_epoch)
+        epoch, index = self.plan.epoch(step)
         if self.order[0] != epoch:
-            sides = self.stores["train"].longest(self.train_pairs)
+            sides = self.stores["train"].longest(self.plan.rows)
             seed, grouped = (self.config.seed, epoch), self.backbone.group_by_length
             self.order = epoch, batches(sides, self.batch_size, seed=seed, by_length=grouped)
-        return self.train_pairs[self.order[1][index]]
+        return self.plan.rows[self.order[1][index]]
 
     def evaluate_validation(self) -> None:
         """Measure the current weights, once per step, and remember the best."""
@@ -287,26 +300,58 @@ class Trainer:
             return  # the loop saves this step; the evaluation is made up for on resuming
         self.emit("evaluate", step=done.step, split="validation", **result)
         done.evaluated = done.step
-        enough = len(self.validation_pairs) >= ENOUGH_VALIDATION
-        if enough and result["loss"] < done.best_loss:
+        is_last = done.step > self.plans[-1].first  # what former phases made is only a beginning
+        if is_last and self.can_choose and result["loss"] < done.best_loss:
             done.best_step, done.best_loss = done.step, result["loss"]
 
     def measure(self, split: str, pairs: NDArray[np.int64]) -> dict[str, Any]:
         store = self.stores[split]
-        outputs = outputs_of_pairs(self.backbone, store, pairs, self.stop.check)
-        margins = self.objective.margins(outputs).double().numpy()
+        found = outputs_of_pairs(self.backbone, store, pairs, self.stop.check)
+        margins = self.objective.margins(found).double().numpy()
         return measure(margins, store, pairs, seed=self.config.seed)
 
     def out_of_time(self) -> bool:
         limit = self.config.time_limit
         return limit is not None and self.progress.seconds >= limit
 
-    def evaluate(self) -> dict[str, Any]:
-        """Take the chosen step's weights and measure them on the test split, once."""
+    def settle(self) -> None:
+        """The weights that are kept: of the best step, and carried on where validation says so."""
         done = self.progress
         if done.best_step and done.best_step != done.step:
             state = checkpoint.load_state(self.checkpoints, done.best_step, self.device)
             self.backbone.module.load_state_dict(state["model"])
+        self.carried = self.carry_on() if self.objective.extrapolation else None
+        if self.objective.references:
+            store, rng = self.stores["train"], np.random.default_rng(self.config.seed)
+            count = min(len(store.lengths), self.objective.references)
+            some = np.sort(rng.choice(len(store.lengths), size=count, replace=False))
+            self.objective.refer(outputs(self.backbone, store, some, self.stop.check))
+
+    def carry_on(self) -> dict[str, Any]:
+        """Move the weights on by what the last phase changed, as far as validation loss falls."""
+        start, module = self.plans[-1].first, self.backbone.module
+        if not start < self.progress.step:
+            return {"kappa": 0.0, "why": TOO_EARLY}
+        if not self.can_choose:
+            return {"kappa": 0.0, "why": TOO_FEW}
+        before = checkpoint.load_state(self.checkpoints, start, self.device)["model"]
+        after = {name: value.clone() for name, value in module.state_dict().items()}
+        losses = {}
+        for kappa in kappas(self.objective.extrapolation):
+            module.load_state_dict(carried_on(before, after, kappa))
+            losses[kappa] = self.measure("validation", self.validation_pairs)["loss"]
+        best = min((k for k in losses if np.isfinite(losses[k])), key=losses.__getitem__, default=0)
+        module.load_state_dict(carried_on(before, after, best))
+        self.emit("log", message=f"weights carried on by kappa = {best:g}")
+        return {"kappa": best, "why": "lowest validation loss", "losses": list(losses.values())}
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether there are enough validation pairs to choose weights by."""
+        return len(self.validation_pairs) >= ENOUGH_VALIDATION
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the kept weights on the test split, once."""
         with Stage(self.emit, "evaluate"):
             test = np.arange(len(self.stores["test"]))
             result = self.measure("test", test)
@@ -317,7 +362,7 @@ class Trainer:
             "test_ties": result["ties"],
             "prompts": result["groups"],
             "baselines": {"longer_wins": longer},
-            "train_pairs": len(self.train_pairs),
+            "train_pairs": len(np.unique(np.concatenate([plan.rows for plan in self.plans]))),
             "validation_pairs": len(self.stores["validation"]),
             "texts": {split: store.notes for split, store in self.stores.items()},
             **self.account(),
@@ -328,8 +373,10 @@ class Trainer:
         done, config = self.progress, self.config
         kept = {"step": done.best_step, "why": "lowest validation loss"}
         if not done.best_step:
-            why = f"last step: fewer than {ENOUGH_VALIDATION} validation pairs to choose by"
-            kept = {"step": done.step, "why": why}
+            why = TOO_EARLY if self.can_choose else TOO_FEW
+            kept = {"step": done.step, "why": f"last step: {why}"}
+        if self.carried is not None:
+            kept["extrapolation"] = self.carried
         return {
             "steps": done.step,
             "ended": "complete" if done.step >= self.total_steps else "time limit",

@@ -7,13 +7,16 @@ is fp32. The training loop weighs the losses of the rows and averages them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from models.neural.store import Store
 from models.objectives import (
     BradleyTerryOptions,
     MarginOptions,
@@ -33,15 +36,46 @@ class Batch:
     ratings: Tensor  # (S, a), NaN where not rated
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own loss, rows and optimizer; most objectives have one.
+
+    ``loss`` gives (b,) of outputs (S, d); ``rows`` says which rows (n,) of a store it can use.
+    ``epochs`` and ``rate`` are shares of the backbone's epochs and learning rate.
+    """
+
+    name: str
+    loss: Callable[[Tensor, Batch], Tensor]
+    rows: Callable[[Store], NDArray[np.bool_]]
+    epochs: float = 1.0
+    rate: float = 1.0
+
+
 class Objective:
     """One number per response, compared by difference. Others say what differs."""
 
     reads: ClassVar[Literal["pairs", "lists"]] = "pairs"
     rated: ClassVar[bool] = False  # whether it learns from ratings of attributes
     outputs = 1
+    references = 0  # responses of the training data that ``refer`` is shown after training
+    extrapolation = 0.0  # how far the last phase may be carried on (phases.kappas)
 
     def __init__(self, options: Any, *, attributes: Sequence[str] = ()) -> None:
         self.options, self.attributes = options, tuple(attributes)
+
+    def phases(self) -> list[Phase]:
+        return [Phase("train", self.loss, self.usable)]
+
+    def usable(self, store: Store) -> NDArray[np.bool_]:
+        """Which rows (n,) there is something to learn from."""
+        ties: NDArray[np.bool_] = store.columns["p"] == 0.5
+        return ~ties if self.options.ties == "drop" else np.ones_like(ties)
+
+    def begin(self, module: nn.Module, ratings: NDArray[np.float32]) -> None:
+        """Before the first update: the new model, and the training data's ratings (m, a)."""
+
+    def refer(self, outputs: Tensor) -> None:
+        """After the last update: outputs (r, d) of some responses of the training data."""
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss (b,) of every row; outputs (S, d) fp32, the sequences of a row in turn."""
