@@ -8,6 +8,9 @@ pair counts, ``strength`` 0..3 how clear the preference was. ``prompt_id`` group
 prompt, which are not independent. ``chosen_ratings`` and ``rejected_ratings``, where there are any,
 are numbers by attribute.
 
+An answer can be a picture: ``{"image": "images/<digest>.webp"}``, a path inside the folder of the
+file. It is named by its content, for a training is known by its pairs. Readers make it absolute.
+
 Rankings of more than two answers lie beside them, for objectives that learn from whole lists:
 
     {"prompt": [...], "answers": [str | [messages], ...], "ranks": [1, 2, 2], "weight": 1.0,
@@ -24,22 +27,24 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeGuard, TypeVar
 
 import orjson
 
 from models.errors import BadData
 
 Message = dict[str, str]
-Answer = str | list[Message]
+Picture = dict[str, str]  # {"image": path}: in a file relative to its folder, in memory absolute
+Answer = str | list[Message] | Picture
 
 SPLITS: Final = ("train", "validation", "test")
 LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 LARGEST_ID: Final = 2**63 - 1
 MOST_ANSWERS: Final = 100  # of one ranking
 MOST_ATTRIBUTES: Final = 50
+LONGEST_PATH: Final = 1000
 Ratings = dict[str, float]
 
 
@@ -118,13 +123,47 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
 
 
+def is_picture(answer: Answer) -> TypeGuard[Picture]:
+    """Whether an answer is a picture and no text."""
+    return isinstance(answer, dict)
+
+
+def require_texts(answers: Iterable[Answer]) -> None:
+    """Raises BadData where an answer is a picture."""
+    if any(map(is_picture, answers)):
+        raise BadData(
+            "Answers are pictures, and this backbone reads texts.",
+            advice="Choose a backbone that reads pictures: pixels, or clip:<id>.",
+        )
+
+
+def picture_paths(answers: Iterable[Answer]) -> list[Path]:
+    """Where the pictures of answers lie. Raises BadData where an answer is no picture."""
+    found = []
+    for answer in answers:
+        if not is_picture(answer):
+            raise BadData(
+                "Answers are texts, and this backbone reads pictures.",
+                advice="Choose a backbone that reads texts: hashing, frozen:<id> or hf:<id>.",
+            )
+        found.append(Path(answer["image"]))
+    return found
+
+
 def as_messages(answer: Answer) -> list[Message]:
-    """An answer as messages; a plain string is one message of the assistant."""
+    """A text answer as messages; a plain string is one message of the assistant."""
+    if isinstance(answer, dict):
+        raise BadData("An answer is a picture, and a text is needed.")
     return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
 
 
 def answer_text(answer: Answer) -> str:
-    """An answer as one string, messages joined by blank lines: what "longer" is measured on."""
+    """An answer as one string, messages joined by blank lines: what "longer" is measured on.
+
+    Empty for a picture.
+    """
+    if isinstance(answer, dict):
+        return ""
     if isinstance(answer, str):
         return answer
     return "\n\n".join(message["content"] for message in answer)
@@ -192,7 +231,7 @@ def _read(path: Path, parse: Callable[[Any], Row]) -> Iterator[Row]:
             if line.isspace():
                 continue
             try:
-                yield parse(_decode(line))
+                yield _located(parse(_decode(line)), path.parent)
             except (ValueError, RecursionError) as error:
                 raise BadData(
                     f"{path.name}, line {number}: {error}.", advice="Prepare the pairs again."
@@ -257,12 +296,48 @@ def _message(message: Any, name: str) -> Message:
     raise BadRow(f"every message of {name} needs a role and a content, both text")
 
 
+def _located(row: Row, folder: Path) -> Row:
+    """A row whose pictures are paths that can be opened, in ``folder`` and nowhere else."""
+    if isinstance(row, Pair):
+        if is_picture(row.chosen) or is_picture(row.rejected):
+            return replace(
+                row, chosen=_placed(row.chosen, folder), rejected=_placed(row.rejected, folder)
+            )
+    elif isinstance(row, Ranked) and any(map(is_picture, row.answers)):
+        return replace(row, answers=[_placed(answer, folder) for answer in row.answers])
+    return row
+
+
+def _placed(answer: Answer, folder: Path) -> Answer:
+    return {"image": str(folder / answer["image"])} if is_picture(answer) else answer
+
+
 def _answer(value: Any, name: str) -> Answer:
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, dict):
+        return _picture(value, name)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{name} must be text or a list of messages")
     return _messages(value, name)
+
+
+def _picture(value: dict[Any, Any], name: str) -> Picture:
+    """A reference to a file beside or below the pairs: a name, never a way out."""
+    match value:
+        case {"image": str(path)} if len(value) == 1:
+            way = PurePosixPath(path)
+            if (
+                path
+                and len(path) <= LONGEST_PATH
+                and clean_text(path) == path
+                and "\0" not in path
+                and not way.is_absolute()
+                and ".." not in way.parts
+            ):
+                return {"image": path}
+            raise BadRow(f"the image of {name} must be a path inside the folder of the pairs")
+    raise BadRow(f"{name} must be text, a list of messages or one image")
 
 
 def _ratings(row: dict[str, Any], name: str) -> Ratings | None:
