@@ -27,8 +27,8 @@ NO_PAIR: Final = "No pair of the test split has a majority."
 
 @dataclass(frozen=True)
 class Weighed:
-    """A rubric's weights by criterion, signed for a yes; ``is_fitted`` where they differ by more
-    than their sign. ``signs`` are those of a criterion that weighs nothing too."""
+    """A rubric's weights by criterion, signed for a yes; ``is_fitted`` where they differ in
+    size. ``signs`` are those of a criterion that weighs nothing too."""
 
     weights: Mapping[int, float]
     signs: Mapping[int, int]

@@ -25,7 +25,7 @@ from annotator.services.rubric_baselines import InOrders, Judges, by_reward_mode
 from annotator.services.rubric_scoring import Case, EndpointDown, Scoring, cases, differences
 from annotator.services.training_data import ceiling
 from rubrics.llm.types import FAILURES, Call
-from rubrics.sheet import Sheet
+from rubrics.sheet import EVEN, Sheet
 from rubrics.sheet_figures import JUDGES, NO_PAIR, Weighed, figures
 
 LEARNED: Final = (Split.TRAIN, Split.VALIDATION)
@@ -317,7 +317,8 @@ def weighed(criteria: Sequence[Criterion]) -> Weighed:
         one.pk: (1 if weights[one.pk] > 0 else -1) if weights[one.pk] else one.polarity
         for one in criteria
     }
-    return Weighed(weights, signs, any(one.weight is not None for one in criteria))
+    sizes = [abs(weight) for weight in weights.values()] or [0.0]
+    return Weighed(weights, signs, max(sizes) - min(sizes) > EVEN * max(sizes))
 
 
 def _approved_parent(version: RubricVersion) -> RubricVersion | None:

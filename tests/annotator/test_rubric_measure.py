@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from annotator.errors import Conflict, Invalid
 from annotator.jobs.induction import measure as measure_job
 from annotator.models import (
+    Criterion,
     CriterionVerdict,
     Judge,
     LlmCall,
@@ -31,8 +32,10 @@ from annotator.models import (
     Task,
 )
 from annotator.services import rubric_measure, rubrics, runs
+from annotator.services.rubric_measuring import weighed
 from rubrics.llm.budget import Budget
 from rubrics.sheet import Sheet, held_accuracy
+from rubrics.sheet_figures import Weighed
 from tests import factories
 from tests.annotator import judged
 from tests.annotator.test_judging import judge_on
@@ -424,6 +427,18 @@ def test_start_is_refused_with_the_reason() -> None:
     gone.save()
     with pytest.raises(Conflict, match="archived"):
         rubric_measure.start(version=version, by=None, verify_with=gone)
+
+
+def test_weights_of_one_size_are_equal_weights_whatever_their_sign() -> None:
+    def of(*weights: float | None) -> Weighed:
+        return weighed([Criterion(pk=at, weight=one) for at, one in enumerate(weights)])
+
+    assert not of(None, None).is_fitted
+    assert not of(1 / 9, -1 / 9, 1 / 9).is_fitted
+    assert of(0.5, 0.0).is_fitted
+    assert of(0.5, -0.2, 0.0).signs == {0: 1, 1: -1, 2: 1}
+    assert of(None, 2.0).weights == {0: 1.0, 1: 2.0}
+    assert not of().is_fitted
 
 
 def test_draft_discarded_meanwhile_fails_the_run() -> None:

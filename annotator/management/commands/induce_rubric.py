@@ -114,7 +114,9 @@ def beside(result: dict[str, Any]) -> list[str]:
         if told := found["baselines"]["position"][key]:
             gap = told["gap"]
             interval = formats.interval(gap["low"], gap["high"])
-            lines.append(f"    shown first or second, {label} it: {gap['value']:+.1%} {interval}")
+            lines.append(
+                f"    shown first or second, {label} it: {formats.percent(gap['value'])} {interval}"
+            )
     lines.append(f"  {result['calls']:,} calls paid, {result['tokens']:,} tokens")
     return lines
 
