@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from django.contrib.messages import get_messages
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
-from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.http import HttpResponseClientRedirect, HttpResponseLocation
 from redis import Redis, RedisError
 
 from annotator.errors import AppError
@@ -57,17 +58,32 @@ def _redis_answers() -> bool:
 
 
 def htmx(get_response: Handler) -> Handler:
-    """Fragments are cached apart from pages; redirects move the whole page."""
+    """Fragments are cached apart from pages; redirects move the whole page.
+
+    Unless a boosted part of a page leads back to that page: then the part alone is read again.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         patch_vary_headers(response, ["HX-Request"])
         if request.htmx and response.status_code in (301, 302, 303):
+            to = response.headers["Location"]
+            if request.htmx.boosted and request.htmx.target and _leads_back(request, to):
+                # To an address that differs in its fragment alone the browser would only scroll.
+                part = f"#{request.htmx.target}"
+                swap = "outerHTML show:none"
+                return HttpResponseLocation(to, target=part, select=part, swap=swap)
             # An XMLHttpRequest would follow the redirect and swap a page into a fragment.
-            return HttpResponseClientRedirect(response.headers["Location"])
+            return HttpResponseClientRedirect(to)
         return response
 
     return middleware
+
+
+def _leads_back(request: HttpRequest, to: str) -> bool:
+    """Whether an address is the page that the browser shows, whatever its query."""
+    here = request.htmx.current_url_abs_path
+    return here is not None and urlsplit(here).path == urlsplit(to).path
 
 
 class app_errors:
