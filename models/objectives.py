@@ -152,7 +152,7 @@ class GpmOptions(SmoothedOptions):
         "several.",
     )
     tau: float = Field(
-        default=0.1,
+        default=1.0,
         gt=0,
         le=100,
         title="Temperature",
