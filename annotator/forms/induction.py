@@ -79,7 +79,7 @@ class InduceForm(forms.Form):
             )  # fmt: skip
         self.options: type[BaseModel] = GENERATORS[self.method].load_options()
         self._add_pairs(was_shown)
-        self._add_options(was_shown, initial or {})
+        self._add_options(was_shown)
 
     def _add_pairs(self, was_shown: bool) -> None:
         default = self.options.model_fields.get("pairs")
@@ -88,12 +88,13 @@ class InduceForm(forms.Form):
         # Without a script the method can change after its number was filled in.
         self.fields["pairs"].disabled = not was_shown
 
-    def _add_options(self, was_shown: bool, initial: Mapping[str, Any]) -> None:
+    def _add_options(self, was_shown: bool) -> None:
+        """``initial`` is not looked at: what it calls "judge" is none of a method's options."""
         for name in self.names:
             info = self.options.model_fields[name]
             field = form_field(name, info)
             field.required = False
-            field.initial = initial.get(name, info.get_default(call_default_factory=True))
+            field.initial = info.get_default(call_default_factory=True)
             field.disabled = not was_shown
             if isinstance(field.widget, forms.Textarea):
                 field.widget.attrs["rows"] = 2
