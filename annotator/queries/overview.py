@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from annotator.models import DatasetVersion, Membership, Project, RewardModel, Run
-from annotator.queries import curves, figures, runs, steps
+from annotator.queries import curves, figures, rubrics, runs, steps
 from annotator.queries.figures import Figures
 from annotator.queries.training import readiness
 
 MODELS: Final = 3
+RUBRICS: Final = 3
 VERSIONS: Final = 3
 
 
@@ -41,10 +42,12 @@ class Overview:
     facts: steps.Facts
     people: int
     collect: steps.Step | None
+    explain: steps.Step | None
     learn: steps.Step | None
     export: steps.Step | None
     best: steps.Step | None
     models: list[Model]
+    rubrics: list[rubrics.Row]
     baselines: list[Baseline]
     training: Run | None
     curves: curves.Curves | None
@@ -68,6 +71,19 @@ class Overview:
         if not week and not before:
             return "Nobody has judged in the last two weeks."
         return f"{week:,} judgments in the last seven days, {before:,} in the seven before."
+
+    @property
+    def explain_now(self) -> str:
+        if self.facts.rubric_run:
+            return f"Run {self.facts.rubric_run} is inducing a rubric."
+        if self.rubrics:
+            used = sum(one.in_use is not None for one in self.rubrics)
+            work = sum(one.draft is not None for one in self.rubrics)
+            return f"{used:,} in use, {work:,} in work."
+        said = f"{self.figures.reasoned:,} of the {self.figures.recent:,}"
+        if self.figures.recent:
+            return f"No rubric yet. {said} votes of the last four weeks say why."
+        return "No rubric yet."
 
     @property
     def learn_now(self) -> str:
@@ -117,8 +133,9 @@ def overview(project: Project, *, is_owner: bool) -> Overview:
     best = None
     if is_owner and project.archived_at is None:
         best = steps.best(project.slug, counted, known)
-    collect, learn, export = (
-        make(project.slug, counted, known) for make in (steps.collect, steps.learn, steps.export)
+    collect, explain, learn, export = (
+        make(project.slug, counted, known)
+        for make in (steps.collect, steps.explain, steps.learn, steps.export)
     )
     half_width = None
     # Worth counting only where the estimate would be wide.
@@ -130,10 +147,12 @@ def overview(project: Project, *, is_owner: bool) -> Overview:
         facts=known,
         people=Membership.objects.filter(project=project).count(),
         collect=collect,
+        explain=explain,
         learn=learn,
         export=export,
         best=best,
         models=[_model(one) for one in models],
+        rubrics=rubrics.listing(project).rows[:RUBRICS],
         baselines=_baselines(models[0].metrics) if models else [],
         training=training,
         curves=curves.curves(training) if training else None,

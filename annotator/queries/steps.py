@@ -31,6 +31,11 @@ class Facts:
     dataset_rows: int = 0
     dataset_at: datetime | None = None
     new_votes: int = 0
+    rubric_run: int | None = None
+    rubrics: int = 0  # in use or in work
+    draft: int | None = None  # the rubric of the newest draft, its version, what waits in it
+    draft_number: int = 0
+    draft_waiting: int = 0
 
     @property
     def behind(self) -> str:
@@ -61,12 +66,23 @@ FACTS_SQL: Final = """
            + (SELECT count(*) FROM (
                 SELECT 1 FROM annotator_judge g JOIN annotator_acceptance c ON c.judge_id = g.id
                 WHERE g.project_id = p.id AND c.revoked_at IS NULL
-                  AND c.accepted_at > built.created_at LIMIT %(most)s) accepted)
+                  AND c.accepted_at > built.created_at LIMIT %(most)s) accepted),
+           (SELECT max(r.id) FROM annotator_run r WHERE r.project_id = p.id AND r.kind = 'rubric'
+            AND r.state IN ('queued', 'running', 'stopping')),
+           (SELECT count(*) FROM annotator_rubric u
+            WHERE u.project_id = p.id AND u.archived_at IS NULL),
+           draft.rubric_id, COALESCE(draft.number, 0),
+           (SELECT count(*) FROM annotator_criterion c
+            WHERE c.version_id = draft.id AND c.decision = 'proposed')
     FROM unnest(%(ids)s::bigint[]) AS p(id)
     LEFT JOIN LATERAL (SELECT r.id, r.state, r.title FROM annotator_run r
                        WHERE r.project_id = p.id ORDER BY r.id DESC LIMIT 1) latest ON true
     LEFT JOIN LATERAL (SELECT d.number, d.rows, d.created_at FROM annotator_datasetversion d
                        WHERE d.project_id = p.id ORDER BY d.number DESC LIMIT 1) built ON true
+    LEFT JOIN LATERAL (SELECT v.id, v.rubric_id, v.number FROM annotator_rubricversion v
+                       JOIN annotator_rubric u ON u.id = v.rubric_id
+                       WHERE u.project_id = p.id AND u.archived_at IS NULL AND v.state = 'draft'
+                       ORDER BY v.id DESC LIMIT 1) draft ON true
 """
 
 
@@ -103,6 +119,27 @@ def collect(slug: str, figures: Figures, known: Facts) -> Step | None:
         return _step("collect", "Invite people", why, "members", slug)
     why = f"{figures.open:,} judgment{'' if figures.open == 1 else 's'} to go."
     return _step("collect", "Annotate", why, "annotate", slug)
+
+
+def explain(slug: str, figures: Figures, known: Facts) -> Step | None:
+    if known.rubric_run:
+        why = "Its criteria come as a draft, measured on the test split."
+        return _step(
+            "explain", f"Watch run {known.rubric_run}", why, "run", slug, known.rubric_run
+        )
+    if known.draft:
+        waiting, at = known.draft_waiting, (slug, known.draft, known.draft_number)
+        if not waiting:
+            why = "All of its criteria are decided on."
+            return _step("explain", "Approve the draft", why, "rubric_version", *at)
+        noun = "criterion waits" if waiting == 1 else "criteria wait"
+        return _step(
+            "explain", "Decide on criteria", f"{waiting:,} {noun} for you.", "rubric_version", *at
+        )
+    if known.rubrics or figures.decided < ENOUGH_TO_TRAIN:
+        return None
+    why = "What the votes say, as criteria that people can read and judges can check."
+    return _step("explain", "Induce a rubric", why, "rubric_induce", slug)
 
 
 def learn(slug: str, figures: Figures, known: Facts) -> Step | None:
@@ -144,9 +181,13 @@ def best(slug: str, figures: Figures, known: Facts) -> Step | None:
             slug,
             known.latest_run,
         )
-    first, second, third = (make(slug, figures, known) for make in (collect, learn, export))
+    first, second, third, fourth = (
+        make(slug, figures, known) for make in (collect, learn, export, explain)
+    )
     if first and figures.decided < ENOUGH_TO_TRAIN:
         return first
     if second and not known.training_run:
         return second
-    return third or first or second
+    if fourth and not third and not known.rubric_run:
+        return fourth
+    return third or first or second or fourth

@@ -32,6 +32,7 @@ from annotator.queries.steps import Facts
 from annotator.services import raters
 from models.intervals import wilson
 from tests import factories
+from tests.annotator import measured
 
 pytestmark = pytest.mark.django_db
 
@@ -317,9 +318,18 @@ FULL = Figures(prompts=9, tasks=9, tasks_done=9, wanted=90, judged=90, edges=90,
         (SOME, Facts(training_run=4, active_run=4), "Export a dataset"),
         (SOME, Facts(model=1), "Export a dataset"),
         (SOME, Facts(model=1, dataset=2, new_votes=9), "Build version 3"),
-        (SOME, Facts(model=1, dataset=2), "Annotate"),
-        (FULL, Facts(model=1, dataset=2), None),
-        (FULL, Facts(model=1, dataset=2, training_run=4), "Watch run 4"),
+        (SOME, Facts(model=1, dataset=2), "Induce a rubric"),
+        (SOME, Facts(model=1, dataset=2, rubrics=1), "Annotate"),
+        (SOME, Facts(model=1, dataset=2, rubrics=1, rubric_run=9), "Annotate"),
+        (FULL, Facts(model=1, dataset=2, rubrics=1), None),
+        (FULL, Facts(model=1, dataset=2, rubrics=1, rubric_run=9), "Watch run 9"),
+        (FULL, Facts(model=1, dataset=2, rubrics=1, training_run=4), "Watch run 4"),
+        (
+            FULL,
+            Facts(model=1, dataset=2, rubrics=1, draft=5, draft_number=2, draft_waiting=3),
+            "Decide on criteria",
+        ),
+        (FULL, Facts(model=1, dataset=2, rubrics=1, draft=5, draft_number=2), "Approve the draft"),
         (FULL, Facts(latest_run=7, latest_state="failed"), "Look at run 7, which failed"),
     ],
 )
@@ -391,6 +401,16 @@ def test_page_has_one_primary_button_and_none_that_a_reviewer_may_not_press(
     assert text.count("primary") == 0
     for name in ("settings", "members", "import_new", "train", "export"):
         assert reverse(name, args=[project.slug]) not in text
+
+
+def test_page_leads_to_the_draft_that_waits(project: Project, alice: User) -> None:
+    factories.pairwise_task(project)
+    version = measured.version_of(project)
+    measured.measure(version)
+    text = page(alice, project)
+    assert "4 criteria wait for you." in text
+    assert reverse("rubric_version", args=[project.slug, version.rubric_id, 1]) in text
+    assert "75.0" in text  # held out, as its measurement says
 
 
 def test_project_text_is_shown_as_text(project: Project, alice: User) -> None:
