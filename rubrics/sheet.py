@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from zipfile import BadZipFile
 
@@ -100,6 +100,11 @@ class Sheet:
             orders={name: one[rows] for name, one in self.orders.items()},
             **columns,
         )
+
+    def of_criteria(self, ids: Collection[int]) -> Sheet:
+        """The same of some criteria; ids that are not in it are passed over."""
+        places = [at for at, pk in enumerate(self.criteria) if int(pk) in ids]
+        return replace(self, criteria=self.criteria[places], scores=self.scores[:, :, places])
 
     def held(self) -> Sheet:
         return self.only(self.is_held)

@@ -23,6 +23,7 @@ from rubrics.sheet import BAND, SEED, Sheet, accuracy, contributions, redundancy
 JUDGES: Final = ("judge", "judge.rubric")
 BOOTSTRAPS: Final = 100
 NO_PAIR: Final = "No pair of the test split has a majority."
+NO_SCORE: Final = "No criterion has a score on a held-out pair: there is nothing to be right about."
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,13 @@ def _criteria(
     learned = sheet.learned()
     differences = learned.differences
     added, alike = contributions(sheet, weighed.weights), redundancy(sheet)
+    is_known = _known(sheet.held()).any()
     found = {}
     for at, pk in enumerate(map(int, sheet.criteria)):
         near = alike[pk]
         found[str(pk)] = {
             **_support(differences[:, at] * weighed.signs[pk], learned.prompts),
-            "contribution": as_gain(added[pk]),
+            "contribution": as_gain(added[pk]) if is_known else None,
             "fitted": None if refined is None else _fitted(refined, at),
             "redundancy": None if near is None else {"criterion": near[0], "r": near[1]},
         }
@@ -143,14 +145,28 @@ def _held_out(held: Sheet, weighed: Weighed, told: Told) -> dict[str, Any]:
         told.missing["rubric"] = told.missing["equal"] = "There is no criterion to measure."
     elif found["rubric"] is None:
         told.missing["rubric"] = told.missing["equal"] = NO_PAIR
+    elif not (known := _known(held)).any():
+        found["rubric"] = None  # even on every pair is not wrong on every pair
+        told.missing["rubric"] = told.missing["equal"] = NO_SCORE
     elif not weighed.is_fitted:
         told.missing["equal"] = "Its criteria weigh the same: this is the rubric itself."
     else:
         found["equal"] = estimate(accuracy(held, held.margins(signs)))
+    if found["rubric"] is not None and not known.all():
+        told.missing["silent"] = (
+            f"On {int((~known).sum()):,} of {len(known):,} held-out pairs no criterion has a score: "
+            "they count as wrong."
+        )
     for name in ("parent", "reward-model", "length"):
         margins = held.others.get(name)
         found[name] = None if margins is None else estimate(accuracy(held, margins))
     return found | {name: _in_both_orders(held, name) for name in JUDGES}
+
+
+def _known(held: Sheet) -> NDArray[np.bool_]:
+    """Pairs (n,) of which a criterion says something of both sides."""
+    found: NDArray[np.bool_] = (~np.isnan(held.scores).any(axis=1)).any(axis=1)
+    return found
 
 
 def _named(held: Sheet, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
@@ -189,13 +205,16 @@ def _position(held: Sheet, name: str) -> dict[str, Any] | None:
 
 def _path(held: Sheet, refined: Refinement) -> dict[str, Any]:
     """Accuracies are held-out ones: of weights that were fitted on the learned pairs."""
+    is_known = _known(held).any()
     return {
         "criteria": [int(pk) for pk in held.criteria],
         "points": [
             {
                 "c": point.c,
                 "weights": point.weights.tolist(),
-                "accuracy": estimate(accuracy(held, held.margins(point.weights))),
+                "accuracy": estimate(accuracy(held, held.margins(point.weights)))
+                if is_known
+                else None,
             }
             for point in refined.path
         ],

@@ -52,10 +52,14 @@ class RubricOut(Schema):
 
 
 class MeasuredOut(Schema):
-    """What was measured last; an estimate is {"value", "low", "high", "n", "ties"}."""
+    """What was measured last; an estimate is {"value", "low", "high", "n", "ties"}.
+
+    ``is_current``: of the criteria and weights as they are now.
+    """
 
     run: int | None
     at: datetime
+    is_current: bool
     figures: dict[str, Any]
 
 
@@ -191,5 +195,10 @@ def _out(version: RubricVersion) -> dict[str, Any]:
         "criteria": list(version.criteria.values("id", "text", "decision", "figures")),
         "file": rubric_files.as_json(version),
         "measured": measured
-        and {"run": measured.run_id, "at": measured.created_at, "figures": measured.figures},
+        and {
+            "run": measured.run_id,
+            "at": measured.created_at,
+            "is_current": queries.is_current(version, measured),
+            "figures": measured.figures,
+        },
     }

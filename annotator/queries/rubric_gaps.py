@@ -90,7 +90,7 @@ def basis_of(measured: RubricMeasurement, weights: dict[int, float]) -> Basis:
 def _basis(
     measured: RubricMeasurement, criteria: dict[int, Criterion], weights: dict[int, float]
 ) -> Basis:
-    sheet = queries.sheet(measured).learned()
+    sheet = queries.sheet_now(measured, criteria.values()).learned()
     known = [int(pk) for pk in sheet.criteria]
     used = weights or {pk: _weight(one) for pk, one in criteria.items()}
     polarities = [float(criteria[pk].polarity) if pk in criteria else 1.0 for pk in known]

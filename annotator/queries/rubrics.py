@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from django.db.models import Count, Q
@@ -15,6 +16,7 @@ from annotator.models import (
     Preference,
     Project,
     Prompt,
+    Rater,
     Response,
     Rubric,
     RubricMeasurement,
@@ -22,6 +24,7 @@ from annotator.models import (
     Run,
     Task,
 )
+from annotator.queries.criteria import IN_FORCE, asked, digest
 from annotator.queries.pages import Page, page_by_id
 from annotator.queries.runs import ACTIVE
 from rubrics.sheet import Sheet
@@ -38,7 +41,8 @@ READ: Final = 200  # rows of evidence that a page looks through for its few
 
 @dataclass(frozen=True)
 class Row:
-    """One rubric in the list. ``held_out`` and ``ceiling`` are estimates of ``shown``."""
+    """One rubric in the list. ``held_out`` and ``ceiling`` are estimates of ``shown``;
+    ``is_changed``: its criteria were others when that was measured."""
 
     rubric: Rubric
     in_use: RubricVersion | None
@@ -47,6 +51,7 @@ class Row:
     criteria: int
     held_out: dict[str, Any] | None
     ceiling: dict[str, Any] | None
+    is_changed: bool = False
 
     @property
     def shown(self) -> RubricVersion | None:
@@ -62,7 +67,7 @@ def listing(project: Project, *, after: int | None = None, archived: bool = Fals
     found = RubricVersion.objects.filter(rubric__in=ids).order_by("rubric_id", "state", "-number")
     newest = {(one.rubric_id, one.state): one for one in found.distinct("rubric_id", "state")}
     counts = _counts([one.pk for one in newest.values()])
-    figures = _figures([one.pk for one in newest.values()])
+    figures = _figures(list(newest.values()))
     return Page([_row(one, newest, counts, figures) for one in page.rows], page.next, page.is_first)
 
 
@@ -70,20 +75,21 @@ def _row(
     rubric: Rubric,
     newest: dict[tuple[int, str], RubricVersion],
     counts: dict[int, tuple[int, int]],
-    figures: dict[int, dict[str, Any]],
+    figures: dict[int, _Told],
 ) -> Row:
     draft = newest.get((rubric.pk, RubricVersion.State.DRAFT))
     in_use = newest.get((rubric.pk, RubricVersion.State.APPROVED))
     shown = draft or in_use
-    found = figures.get(shown.pk, {}) if shown else {}
+    found = (figures.get(shown.pk) if shown else None) or _Told()
     return Row(
         rubric=rubric,
         in_use=in_use,
         draft=draft,
         to_decide=counts.get(draft.pk, (0, 0))[0] if draft else 0,
         criteria=counts.get(shown.pk, (0, 0))[1] if shown else 0,
-        held_out=found.get("rubric"),
-        ceiling=found.get("human_ceiling"),
+        held_out=found.held_out.get("rubric"),
+        ceiling=found.held_out.get("human_ceiling"),
+        is_changed=found.is_changed,
     )
 
 
@@ -99,11 +105,40 @@ def _counts(versions: list[int]) -> dict[int, tuple[int, int]]:
     )}  # fmt: skip
 
 
-def _figures(versions: list[int]) -> dict[int, dict[str, Any]]:
-    """What the newest measurement of each version found on held-out pairs."""
+@dataclass(frozen=True)
+class _Told:
+    """What the newest measurement of a version found on held-out pairs."""
+
+    held_out: dict[str, Any] = field(default_factory=dict)
+    is_changed: bool = False
+
+
+def _figures(versions: list[RubricVersion]) -> dict[int, _Told]:
     rows = RubricMeasurement.objects.filter(version__in=versions)
     newest = rows.order_by("version_id", "-id").distinct("version_id")
-    return dict(newest.values_list("version_id", "figures__held_out"))
+    now = digests(versions)
+    return {
+        pk: _Told(held_out or {}, is_changed=then is not None and then != now[pk])
+        for pk, held_out, then in newest.values_list(
+            "version_id", "figures__held_out", "figures__digest"
+        )
+    }
+
+
+def digests(versions: Sequence[RubricVersion]) -> dict[int, str]:
+    """By version what its criteria in force are now; an approved one has it noted."""
+    found = {one.pk: one.digest for one in versions}
+    drafts: dict[int, list[Criterion]] = {one.pk: [] for one in versions if one.is_draft}
+    rows = Criterion.objects.filter(version__in=drafts, decision__in=IN_FORCE)
+    for one in rows.order_by("version_id", "position"):
+        drafts[one.version_id].append(one)
+    return found | {pk: digest(criteria) for pk, criteria in drafts.items()}
+
+
+def is_current(version: RubricVersion, measured: RubricMeasurement) -> bool:
+    """Whether a measurement is of the criteria as they are now, with their weights."""
+    then = measured.figures.get("digest")
+    return then is None or then == digests([version])[version.pk]
 
 
 def find_rubric(project: Project, rubric_id: int) -> Rubric | None:
@@ -137,6 +172,28 @@ def measurement(version: RubricVersion) -> RubricMeasurement | None:
 def sheet(measured: RubricMeasurement) -> Sheet:
     """The scores that a measurement rests on."""
     return Sheet.from_bytes(bytes(measured.sheet))
+
+
+def sheet_now(measured: RubricMeasurement, criteria: Iterable[Criterion]) -> Sheet:
+    """The same of those of ``criteria`` that still ask what they asked when it was measured."""
+    return sheet(measured).of_criteria(_as_asked(measured, criteria))
+
+
+def figures_now(
+    measured: RubricMeasurement | None, criteria: Iterable[Criterion]
+) -> dict[str, Any]:
+    """What was measured, without what was said of criteria that ask something else now."""
+    if measured is None:
+        return {}
+    kept, told = _as_asked(measured, criteria), measured.figures.get("criteria", {})
+    return measured.figures | {
+        "criteria": {pk: figures for pk, figures in told.items() if int(pk) in kept}
+    }
+
+
+def _as_asked(measured: RubricMeasurement, criteria: Iterable[Criterion]) -> set[int]:
+    then = measured.figures.get("asked")
+    return {one.pk for one in criteria if then is None or then.get(str(one.pk)) == asked(one)}
 
 
 def active_runs(version: RubricVersion) -> list[Run]:
@@ -202,7 +259,7 @@ def evidence(project: Project, criterion: Criterion, measured: Sheet | None) -> 
     return Evidence(
         supports=counts["pro"],
         contradicts=counts["con"],
-        quotes=_picked(_quotes(said)) if said else _picked(_rationales(rows)),
+        quotes=_picked(_quotes(said)) if said else _picked(_rationales(project, rows)),
         traces=_picked(_traces(rows)),
         example=_example(project, criterion, told.filter(supports=True).first(), measured, 1),
         counter=_example(project, criterion, told.filter(supports=False).first(), measured, -1),
@@ -240,11 +297,15 @@ def _traces(rows: list[CriterionEvidence]) -> list[Quote]:
     return [Quote(one.quote, "", one.supports, None) for one in told]
 
 
-def _rationales(rows: list[CriterionEvidence]) -> list[Quote]:
+def _rationales(project: Project, rows: list[CriterionEvidence]) -> list[Quote]:
     """Why people voted as they did on the pairs of a criterion that nobody is quoted for."""
     wanted = {(one.chosen_id, one.rejected_id): one.supports for one in rows}
     votes = (
-        Preference.objects.filter(prompt_id__in={one.prompt_id for one in rows}, is_gold=False)
+        Preference.objects.filter(
+            project=project, prompt_id__in={one.prompt_id for one in rows}, is_gold=False
+        )
+        .exclude(rater__kind=Rater.Kind.JUDGE)
+        .exclude(rater__is_excluded=True)
         .exclude(judgment__rationale="")
         .exclude(outcome=0)
         .select_related("judgment", "rater", "rater__user")
@@ -270,18 +331,19 @@ def _example(
     measured: Sheet | None,
     sign: int,
 ) -> Example | None:
-    """The pair that was noted, or the one on which it most clearly goes with the vote (1, -1)."""
+    """The pair that was noted, or the learned one that most clearly goes with the vote (1, -1)."""
     if noted is not None:
         mark = noted.quote
         return pair(project, noted.prompt_id, noted.chosen_id, noted.rejected_id, mark=mark)
     if measured is None or criterion.pk not in measured.criteria:
         return None
-    column = measured.differences[:, measured.places([criterion.pk])[0]]
+    learned = measured.learned()  # who decides by a pair of the test split makes it no test
+    column = learned.differences[:, learned.places([criterion.pk])[0]]
     towards = sign * column * (criterion.polarity if criterion.weight is None else criterion.weight)
     at = int(towards.argmax()) if len(towards) else -1
     if at < 0 or towards[at] <= 0:
         return None
-    ids = (int(one[at]) for one in (measured.prompts, measured.chosen, measured.rejected))
+    ids = (int(one[at]) for one in (learned.prompts, learned.chosen, learned.rejected))
     return pair(project, *ids)
 
 

@@ -18,6 +18,7 @@ from annotator.errors import MethodFailed, NotFound
 from annotator.models import Criterion, Project, RubricMeasurement, RubricVersion, Split
 from annotator.queries import preference_pairs
 from annotator.queries import training as queries
+from annotator.queries.criteria import asked, digest
 from annotator.queries.pairs import Selection
 from annotator.queries.snapshot import snapshot
 from annotator.services import asking, rubrics
@@ -26,13 +27,17 @@ from annotator.services.rubric_scoring import Case, EndpointDown, Scoring, cases
 from annotator.services.training_data import ceiling
 from rubrics.llm.types import FAILURES, Call
 from rubrics.sheet import EVEN, Sheet
-from rubrics.sheet_figures import JUDGES, NO_PAIR, Weighed, figures
+from rubrics.sheet_figures import JUDGES, NO_PAIR, NO_SCORE, Weighed, figures
 
 LEARNED: Final = (Split.TRAIN, Split.VALIDATION)
 HELD_OUT: Final = (Split.TEST,)
 HELD, FITTED, JUDGED = 200, 128, 100  # pairs at most, where every one of them costs calls
 FREE_HELD, FREE_FITTED = 10_000, 5_000  # where nobody is asked
 SPENT: Final = "the budget was spent"
+OTHER_PROMPTS: Final = (
+    "Every criterion is about prompts of its own, and none of these is held out: how right they "
+    "are cannot be measured."
+)
 STAGES: Final = (("read", "Read the pairs"), ("held", "Score held-out pairs"))
 
 Stage = Callable[[str, str], None]
@@ -231,6 +236,9 @@ class _Measuring:
         if asks and self._desk.judge is None:
             self._missing["parent"] = "Its criteria ask a language model, and no judge is named."
             return None
+        if not (~np.isnan(self._scoring.scores[:n_held, :, places]).any(axis=1)).any():
+            self._missing["parent"] = NO_SCORE
+            return None
         return found
 
     def _tell_cut(self, gone: int, n_held: int) -> None:
@@ -274,8 +282,16 @@ class _Measuring:
             self._missing["judge.criteria"] = (
                 f"{self._judged.dropped:,} criteria are more than a prompt holds."
             )
+        if found["rubric"] is None and told["n_held"] and self._is_of_other_prompts(told["n_held"]):
+            self._missing["rubric"] = self._missing["equal"] = OTHER_PROMPTS
+        told["digest"] = digest(self._criteria)
+        told["asked"] = {str(one.pk): asked(one) for one in self._criteria}
         told["calls"] = self._work.run.counters.get("calls", 0) - self._before
         told["missing"] = self._missing
+
+    def _is_of_other_prompts(self, n_held: int) -> bool:
+        held = self._scoring.cases[:n_held]
+        return not any(case.concerns(one) for case in held for one in self._criteria)
 
     def _why_no_judge(self, n_held: int) -> str:
         if self._desk.judge is None:

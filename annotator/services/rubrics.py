@@ -7,12 +7,10 @@ work on it do not lose each other's decisions, and an approval never misses one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
-import orjson
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
@@ -28,6 +26,7 @@ from annotator.models import (
     Run,
     User,
 )
+from annotator.queries.criteria import ASKED, FIELDS, IN_FORCE, digest
 from rubrics.generators.types import CandidateCriterion, Generated
 from rubrics.programs import PROGRAMS
 
@@ -35,13 +34,8 @@ MAX_NAME: Final = Rubric._meta.get_field("name").max_length
 MAX_TEXT: Final = Criterion._meta.get_field("text").max_length
 MAX_CRITERIA: Final = 200
 NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
-IN_FORCE: Final = (Criterion.Decision.PROPOSED, Criterion.Decision.ACCEPTED)
 DECISIONS: Final = (
     Criterion.Decision.PROPOSED, Criterion.Decision.ACCEPTED, Criterion.Decision.REJECTED
-)  # fmt: skip
-# What a criterion is, as files and comparisons have it.
-FIELDS: Final = (
-    "text", "polarity", "weight", "scope", "group", "verifier", "program", "theme"
 )  # fmt: skip
 
 
@@ -107,9 +101,11 @@ def draft(*, rubric: Rubric, by: User | None, like: RubricVersion | None = None)
         found = rubric.versions.filter(state=RubricVersion.State.DRAFT).first()
         if found is not None:
             return found
-        version = _new(rubric, parent=like, by=by)
+        version = _new(rubric, parent=like, by=by, options=like.options if like else None)
         if like is not None:
-            version.figures = {}  # measured of its parent, not of what it will become
+            # Who is asked, and how, stays; figures are its parent's, not of what it will become.
+            version.verifier_id = like.verifier_id
+            version.save(update_fields=["verifier"])
             _copy(like, version)
         _note(rubric, by, "draft", version=version.number)
     return version
@@ -164,8 +160,9 @@ def edit(*, criterion: Criterion, by: User | None, **values: Any) -> Criterion:
         changed = {name for name in FIELDS if checked[name] != before[name]}
         for name in changed:
             setattr(fresh, name, checked[name])
-        if "text" in changed:
-            fresh.figures, fresh.is_edited = {}, True
+        if changed & set(ASKED):
+            fresh.figures = {}
+        fresh.is_edited = fresh.is_edited or "text" in changed
         fresh.save()
         _note(
             fresh.version.rubric, by, "criterion.edit", version=fresh.version.number,
@@ -285,12 +282,6 @@ def in_force(version: RubricVersion) -> list[Criterion]:
     """The criteria that count: of a draft those not rejected, of an approved one those accepted."""
     decisions = IN_FORCE if version.is_draft else (Criterion.Decision.ACCEPTED,)
     return list(version.criteria.filter(decision__in=decisions).order_by("position"))
-
-
-def digest(criteria: Iterable[Criterion]) -> str:
-    """Hex over everything that changes a verdict: two versions that ask the same are equal."""
-    rows = [{name: getattr(one, name) for name in FIELDS} for one in criteria]
-    return sha256(orjson.dumps(rows, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _lock(rubric: Rubric) -> None:
@@ -432,7 +423,8 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     verifier = values.get("verifier") or Criterion.Verifier.LLM
     if scope not in Criterion.Scope.values or verifier not in Criterion.Verifier.values:
         raise Invalid("There is no such scope or verifier.")
-    program, group = str(values.get("program") or ""), str(values.get("group") or "")
+    program = str(values.get("program") or "")
+    group = str(values.get("group") or "").replace("\0", "")
     _check_program(verifier, program)
     if (scope == Criterion.Scope.PROJECT) == bool(group) or len(group) > 100:
         raise Invalid("A narrower scope names its tag or prompt, and only a narrower one does.")

@@ -280,27 +280,41 @@ def held_out(
     criteria: Sequence[Criterion],
     figures: Mapping[str, Any],
     sheet: Sheet | None,
+    *,
+    is_changed: bool = False,
 ) -> DotChart | None:
-    """Accuracy on held-out pairs of what is in force now, of what is accepted, and of others."""
+    """Accuracy on held-out pairs of what is in force now, of what is accepted, and of others.
+
+    ``is_changed``: the judge was shown other criteria than these.
+    """
     told = figures.get("held_out") or {}
-    if not told or sheet is None or not sheet.is_held.any():
+    if not told or sheet is None:
         return None
     held, name = sheet.held(), f"v{version.number}"
+    if not (~np.isnan(held.scores).any(axis=1)).any():  # even on all pairs is no accuracy
+        return None
     accepted = {str(Criterion.Decision.ACCEPTED)}
     in_force = accepted | {str(Criterion.Decision.PROPOSED)}
-    count = sum(one.decision in in_force for one in criteria)
-    now = accuracy(held, held.margins(weights_of(criteria, held, only=in_force)))
-    dots = [_dot(f"{name}, all {count}", _est(now), strong=True)]
+    counted = [one for one in criteria if one.decision in in_force]
+    count, known = len(counted), sum(one.pk in held.criteria for one in counted)
+    if not known:
+        return None
+    weights = weights_of(criteria, held, only=in_force)
+    now = accuracy(held, held.margins(weights))
+    all_ = f"all {count}" if known == count else f"{known} of {count} measured"
+    dots = [_dot(f"{name}, {all_}", _est(now), strong=True)]
     kept = sum(one.decision in accepted for one in criteria)
-    if version.is_draft and 0 < kept < count:
-        so_far = accuracy(held, held.margins(weights_of(criteria, held, only=accepted)))
-        dots.append(_dot(f"{name}, accepted so far", _est(so_far), strong=True))
+    so_far = weights_of(criteria, held, only=accepted)
+    if version.is_draft and 0 < kept < count and so_far.any():
+        found = accuracy(held, held.margins(so_far))
+        dots.append(_dot(f"{name}, accepted so far", _est(found), strong=True))
+    equal = accuracy(held, held.margins(np.sign(weights))) if _differ(weights) else None
     parent = told.get("parent") or {}
     model = told.get("reward-model") or {}
     for words, one, style in (
-        (f"{name}, equal weights", told.get("equal"), 1),
+        (f"{name}, equal weights", _est(equal), 1),
         (f"v{parent.get('number', '')}, in use", parent, 1),
-        ("judge reading it", told.get("judge.rubric"), 2),
+        (f"judge reading it{' as it was' * is_changed}", told.get("judge.rubric"), 2),
         ("the judge without it", told.get("judge"), 2),
         (f"reward model rm-{model.get('number', '')}", model, 4),
         ("longer answer wins", told.get("length"), 0),
@@ -322,6 +336,12 @@ def held_out(
         width=ASIDE,
         unit="%",
     )
+
+
+def _differ(weights: np.ndarray) -> bool:
+    """Whether criteria that count do so by more than their sign."""
+    sizes = np.abs(weights[weights != 0])
+    return bool(len(sizes)) and bool(np.ptp(sizes) > SAME * sizes.max())
 
 
 def _dot(name: str, one: Mapping[str, Any] | None, *, style: int = 1, strong: bool = False) -> Dot:

@@ -42,7 +42,8 @@ def context(access: Access, version: RubricVersion) -> dict[str, Any]:
     """What templates/rubrics/use_people.html shows."""
     criteria = rubrics.in_force(version)
     measured = queries.measurement(version)
-    checks = rubric_checks.checks(version, queries.sheet(measured) if measured else None)
+    sheet = queries.sheet_now(measured, criteria) if measured else None
+    checks = rubric_checks.checks(version, sheet)
     return {
         "people_form": PeopleForm(access.project),
         "people_made": rubric_checks.made(version),

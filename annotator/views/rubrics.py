@@ -76,9 +76,10 @@ def _show(
     status: int = 200,
 ) -> HttpResponse:
     measured = queries.measurement(found)
-    sheet = queries.sheet(measured) if measured else None
-    figures = measured.figures if measured else {}
     criteria = queries.criteria(found)
+    sheet = queries.sheet_now(measured, criteria) if measured else None
+    figures = queries.figures_now(measured, criteria)
+    is_changed = measured is not None and not queries.is_current(found, measured)
     lines = rubric_rows.lines(criteria, figures, opened=opened)
     row = next((one for one in (*lines.rows, *lines.merged) if one.is_open), None)
     context = {
@@ -93,7 +94,8 @@ def _show(
         "programs": forms.programs() if row and found.is_draft else (),
         "others": [one for one in lines.rows if row and one is not row],
         "neighbors": _neighbors(lines.rows, row),
-        "held_out": rubric_rows.held_out(found, criteria, figures, sheet),
+        "is_changed": is_changed,
+        "held_out": rubric_rows.held_out(found, criteria, figures, sheet, is_changed=is_changed),
         "position": rubric_rows.position(figures),
         "path": rubric_rows.path(criteria, figures),
         "gaps": rubric_gaps.panel(found, sheet, _weights(criteria, sheet)),
@@ -158,9 +160,8 @@ def decide(
 def _next(found: RubricVersion, row: Criterion) -> int:
     """The next criterion below that is not decided, else the first such, else the same."""
     measured = queries.measurement(found)
-    lines = rubric_rows.lines(
-        queries.criteria(found), measured.figures if measured else {}, opened=None
-    )
+    criteria = queries.criteria(found)
+    lines = rubric_rows.lines(criteria, queries.figures_now(measured, criteria), opened=None)
     ids = [one.criterion.pk for one in lines.rows]
     at = ids.index(row.pk) if row.pk in ids else -1
     rows = [*lines.rows[at + 1 :], *lines.rows[: at + 1]]
@@ -277,10 +278,17 @@ def _accept_rest(request: HttpRequest, access: Access, found: RubricVersion) -> 
 
 def _weigh(request: HttpRequest, access: Access, found: RubricVersion) -> str:
     measured = queries.measurement(found)
-    told = measured.figures.get("criteria", {}) if measured else {}
+    criteria = rubrics.in_force(found)
+    told = queries.figures_now(measured, criteria).get("criteria", {})
     fitted = {int(pk): one["fitted"]["weight"] for pk, one in told.items() if one.get("fitted")}
     if not fitted:
         raise Invalid("No weights are fitted.", advice="Measure the version first.")
+    if new := sum(one.pk not in fitted for one in criteria):
+        raise Invalid(
+            f"{new:,} criteri{'on has' if new == 1 else 'a have'} no fitted weight: written or "
+            "changed since the version was measured.",
+            advice="Measure it again first.",
+        )
     rubrics.weigh(version=found, weights=fitted, by=request.user)
     return _address(access, found)
 
@@ -338,6 +346,10 @@ def compare(
         "cells": [
             cell((one.figures.get("held_out") or {}).get("rubric") if one else None, style=1)
             for one in told
+        ],
+        "are_changed": [
+            one is not None and not queries.is_current(of, one)
+            for of, one in zip((old, new), told, strict=True)
         ],
     }
     return render(request, "rubrics/compare.html", context)

@@ -10,8 +10,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from annotator.models import Criterion, Project, Role, RubricVersion
+from annotator.models import Criterion, Project, Rater, Role, RubricVersion
 from annotator.queries import rubrics as queries
+from annotator.queries.criteria import asked, digest
 from annotator.services import rubrics
 from tests import factories
 from tests.annotator import measured
@@ -180,6 +181,96 @@ def test_edit_forgets_what_was_measured_of_other_words(owner: Client, version) -
     refused = owner.post(at("rubric_edit", version, first.pk), given | {"verifier": "program"})
     assert refused.status_code == 422
     assert "names one that there is" in refused.content.decode()
+
+
+def noted(version: RubricVersion) -> None:
+    """The measurement knows what it was of, as a run of now writes it."""
+    measurement, criteria = version.measurements.get(), rubrics.in_force(version)
+    measurement.figures |= {
+        "digest": digest(criteria), "asked": {str(one.pk): asked(one) for one in criteria},
+    }  # fmt: skip
+    measurement.save()
+
+
+def all_of(client: Client, version: RubricVersion) -> tuple[str, float]:
+    """What the first dot of the chart is of, and its percentage."""
+    html = page(client, at("rubric_version", version)).replace("\xa0", " ")
+    found = re.search(r"held-out pairs: v1, ([^,:]+?) ([\d.]+) %", html)
+    assert found is not None
+    return found[1], float(found[2])
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "It cites."}, {"verifier": "person"}, {"polarity": -1}]
+)
+def test_figures_of_what_a_criterion_asked_before_are_not_shown_as_its_own(
+    owner: Client, version, change
+) -> None:
+    noted(version)
+    first, second, *rest = version.criteria.order_by("position")
+    for one in rest:
+        rubrics.decide(criterion=one, decision="rejected", by=None)
+    assert all_of(owner, version)[0] == "all 2"
+    rubrics.edit(criterion=first, by=None, **change)
+    told, value = all_of(owner, version)
+    assert told == "1 of 2 measured"
+    assert value == 50.0  # the second alone
+    html = page(owner, at("rubric_version", version), criterion=first.pk)
+    assert "1,000 with the vote, 234 against" not in words(html)
+    html = page(owner, at("rubric_version", version), criterion=second.pk)
+    assert "1,000 with the vote, 235 against" in words(html)
+    refused = owner.post(at("rubric_change", version), {"action": "weigh"})
+    assert refused.status_code == 422
+    assert "1 criterion has no fitted weight" in refused.content.decode()
+    rubrics.decide(criterion=second, decision="rejected", by=None)
+    assert "of the test split, never used" not in page(owner, at("rubric_version", version))
+
+
+def test_lists_say_that_a_figure_is_of_other_criteria(owner: Client, version, project) -> None:
+    noted(version)
+    url = reverse("rubrics", args=[project.slug])
+    assert "before its last changes" not in page(owner, url)
+    for one in version.criteria.order_by("position")[1:]:
+        rubrics.decide(criterion=one, decision="rejected", by=None)
+    assert "before its last changes" in page(owner, url)
+    rubrics.accept_rest(version=version, by=None)
+    rubrics.approve(version=version, by=None)
+    assert "before its last changes" in page(owner, url)
+    version.refresh_from_db()
+    assert "before its last changes" in page(owner, at("rubric_compare", version, 1))
+    version.measurements.update(figures={"held_out": {}, "digest": version.digest})
+    assert "before its last changes" not in page(owner, url)
+
+
+def test_pairs_of_the_test_split_are_never_an_example(owner: Client, version) -> None:
+    """The clearest pairs of the first criterion are held out: 0 to 5."""
+    first = version.criteria.first()
+    shown = page(owner, at("rubric_version", version), criterion=first.pk)
+    assert re.findall(r"good (\d+)", shown) == ["6"]
+
+
+def test_what_judges_wrote_is_not_what_people_wrote(owner: Client, version) -> None:
+    first = version.criteria.first()
+    measured.note(first, queries.sheet(queries.measurement(version)), 7)
+    raters = Rater.objects.filter(project=version.rubric.project)
+    for change in ({"kind": Rater.Kind.JUDGE}, {"kind": Rater.Kind.HUMAN, "is_excluded": True}):
+        raters.update(**change)
+        html = page(owner, at("rubric_version", version), criterion=first.pk)
+        assert "because of 7" not in html
+        assert "Nobody gave a reason" in html
+
+
+def test_next_draft_is_asked_as_the_version_it_is_made_of(version, project) -> None:
+    judge = factories.judge(project)
+    RubricVersion.objects.filter(pk=version.pk).update(verifier=judge, options={"concise": True})
+    rubrics.accept_rest(version=version, by=None)
+    rubrics.approve(version=version, by=None)
+    version.refresh_from_db()
+    made = rubrics.draft(rubric=version.rubric, like=version, by=None)
+    made.refresh_from_db()
+    assert made.verifier == judge
+    assert made.options == {"concise": True}
+    assert made.figures == {}
 
 
 def test_merge_takes_only_what_is_ticked_of_this_version(owner: Client, version, project) -> None:
