@@ -1,7 +1,7 @@
 """What turns text into a score: a table of backbones and their options.
 
 A backbone is named by its key, and by an argument after a colon where it takes one:
-``hashing``, ``hf:distilbert-base-uncased``, ``hf:/srv/models/qwen``.
+``hashing``, ``hf:distilbert-base-uncased``, ``frozen:/srv/models/qwen``, ``clip:org/model``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.errors import BadOptions
 from rubrics.registry import Method, UnknownMethod, find
 
-TAKES_ARGUMENT: Final = frozenset({"hf"})
+TAKES_ARGUMENT: Final = frozenset({"hf", "frozen", "clip"})
+READS_PICTURES: Final = frozenset({"pixels", "clip"})  # the answers of image projects
 
 
 class HashingOptions(BaseModel):
@@ -113,6 +114,174 @@ class HfOptions(BaseModel):
         title="Gradient checkpointing",
         description="Recompute activations in the backward pass: less memory, about a third slower.",
     )
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        title="LoRA rank",
+        description="Train matrices of this rank beside the frozen ones, and the head. 0 trains "
+        "all weights.",
+    )
+    lora_alpha: int = Field(
+        default=32,
+        ge=1,
+        le=10_000,
+        title="LoRA alpha",
+        description="The low-rank part is multiplied by this over its rank.",
+    )
+    lora_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        title="LoRA dropout",
+        description="Share of inputs of the low-rank part that are left out in training.",
+    )
+    lora_targets: str = Field(
+        default="",
+        max_length=500,
+        title="LoRA targets",
+        description="Names of the layers, with commas, such as q_proj,v_proj. Empty is every "
+        "linear layer.",
+    )
+
+
+class _Probe(BaseModel):
+    """A head on fixed features."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layers: int = Field(
+        default=0, ge=0, le=2, title="Hidden layers", description="0 is a linear probe."
+    )
+    width: int = Field(
+        default=256, ge=1, le=8192, title="Width", description="Units of a hidden layer."
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, title="Dropout", description="After each hidden layer."
+    )
+    l2: float = Field(
+        default=30.0,
+        ge=0,
+        le=1e6,
+        title="Ridge",
+        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
+    )
+    epochs: int = Field(default=20, ge=1, le=1000, title="Epochs", description="Passes over data.")
+    learning_rate: float = Field(
+        default=0.01, gt=0, le=1, title="Learning rate", description="Peak rate of Adam."
+    )
+    batch_size: int = Field(
+        default=256, ge=1, le=65_536, title="Batch size", description="Pairs per update."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        title="Precision",
+        description="Of the pretrained model. Auto is bf16 on a GPU that has it, else fp32.",
+    )
+
+
+class FrozenOptions(_Probe):
+    """Options of a probe on a frozen transformer."""
+
+    pooling: Literal["auto", "mean", "last", "cls"] = Field(
+        default="auto",
+        title="Pooling",
+        description="Which hidden states stand for a text: the mean of all, the last or the first. "
+        "Auto is the mean for encoders, the last for decoders.",
+    )
+    max_length: int = Field(
+        default=1024,
+        ge=16,
+        le=131_072,
+        title="Longest text (tokens)",
+        description="Longer conversations lose the start of the prompt first. "
+        "Never more than the model itself can read.",
+    )
+    tokens_per_forward: int = Field(
+        default=16_384,
+        ge=64,
+        le=10_000_000,
+        title="Tokens per forward pass",
+        description="Padding included. Less needs less memory and gives the same embeddings.",
+    )
+
+
+class ClipOptions(_Probe):
+    """Options of a text-image model. Its towers stay as they are."""
+
+    tune: Literal["probe", "projection"] = Field(
+        default="probe",
+        title="What is trained",
+        description="A probe beside the similarity of prompt and picture, or that and the two "
+        "projections that it is measured in, as PickScore does.",
+    )
+    learning_rate: float = Field(
+        default=0.003, gt=0, le=1, title="Learning rate", description="Peak rate of Adam."
+    )
+    projection_rate: float = Field(
+        default=0.01,
+        gt=0,
+        le=1,
+        title="Rate of the projections",
+        description="Times the learning rate; only where they are trained.",
+    )
+    pictures_per_forward: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        title="Pictures per forward pass",
+        description="Less needs less memory and gives the same embeddings.",
+    )
+
+
+class PixelsOptions(BaseModel):
+    """Options of the pixels backbone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    side: int = Field(
+        default=64,
+        ge=16,
+        le=512,
+        title="Side (pixels)",
+        description="Pictures are shrunk to a square of this side before anything is measured.",
+    )
+    grid: int = Field(
+        default=4,
+        ge=1,
+        le=16,
+        title="Grid",
+        description="The picture is also read as this many rows and columns of mean colors.",
+    )
+    prompt_words: int = Field(
+        default=64,
+        ge=0,
+        le=1000,
+        title="Words of the prompt",
+        description="So many last words are crossed with what the picture shows. 0 leaves the "
+        "prompt out.",
+    )
+    buckets_log2: int = Field(
+        default=18,
+        ge=10,
+        le=24,
+        title="Buckets (log2)",
+        description="The number of weights is 2 to this power.",
+    )
+    epochs: int = Field(default=20, ge=1, le=1000, title="Epochs", description="Passes over data.")
+    learning_rate: float = Field(
+        default=0.01, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
+    )
+    l2: float = Field(
+        default=5.0,
+        ge=0,
+        le=1e6,
+        title="Ridge",
+        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
+    )
+    batch_size: int = Field(
+        default=32, ge=1, le=65_536, title="Batch size", description="Pairs per update."
+    )
 
 
 BACKBONES: Final[dict[str, Method]] = {
@@ -127,6 +296,25 @@ BACKBONES: Final[dict[str, Method]] = {
         label="Transformer",
         summary="Any Hugging Face encoder or decoder, by id or local path, with a scalar head.",
         options="models.backbones:HfOptions",
+    ),
+    "frozen": Method(
+        path="models.neural.frozen:FrozenBackbone",
+        label="Frozen transformer",
+        summary="Embeddings by a pretrained model, computed once and kept, and a small head.",
+        options="models.backbones:FrozenOptions",
+    ),
+    "pixels": Method(
+        path="models.neural.pixels:PixelsBackbone",
+        label="Pixels",
+        summary="For images: colors, edges and shapes, crossed with words of the prompt. "
+        "Nothing to download.",
+        options="models.backbones:PixelsOptions",
+    ),
+    "clip": Method(
+        path="models.neural.clip:ClipBackbone",
+        label="Text-image model",
+        summary="For images: how well a CLIP or SigLIP model finds that prompt and picture match.",
+        options="models.backbones:ClipOptions",
     ),
 }
 

@@ -63,10 +63,15 @@ def measure(
 
 
 def measure_longer(store: Store, pairs: NDArray[np.int64], *, seed: int) -> dict[str, Any]:
-    """The same for "longer wins", on the same pairs; here ``ties`` are equal lengths, wrong."""
+    """The same for "longer wins", on the same pairs; here ``ties`` are equal lengths, wrong.
+
+    None of it, with a ``reason``, where the answers are pictures.
+    """
     p = store.columns["p"][pairs]
     decided = p != 0.5
     length = store.characters[store.sequences(pairs)].reshape(-1, 2)[decided]  # (n, 2)
+    if len(length) and not store.characters.any():
+        return _fields(None, ties=0) | {"reason": "The answers are pictures: none is longer."}
     better = np.where(p[decided, None] > 0.5, length, length[:, ::-1])
     groups = store.columns["prompt_id"][pairs][decided]
     return _fields(longer_wins(better[:, 0], better[:, 1], groups, seed=seed), ties=0)

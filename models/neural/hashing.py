@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 from zlib import crc32
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from models.backbones import HashingOptions
 from models.errors import BadArtifact
 from models.neural.store import Conversation, Encoded, Store
-from models.pairs import Message, answer_text
+from models.pairs import Message, answer_text, require_texts
 
 # One token per word or punctuation mark; scripts without spaces are taken character by character.
 UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -39,30 +40,30 @@ GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 MIX: Final = np.uint64(0xBF58476D1CE4E5B9)
 
 
-class HashingBackbone:
-    """Hashed features and a linear head: r(x, y) = W f(x, y), d numbers."""
+class LinearBackbone:
+    """Sparse features in buckets and a linear head: r(x, y) = W f(x, y), d numbers.
+
+    Subclasses say what the features are: ``encode``, ``fingerprint`` and ``versions``.
+    """
 
     group_by_length = False
     clip = math.inf
     evaluations = 10  # per run, where the configuration does not say; they are cheap here
     cpu_threads = 1  # the arrays are too small to share out, which costs tenfold on a busy machine
 
-    def __init__(self, options: HashingOptions, *, device: torch.device, outputs: int = 1) -> None:
+    def __init__(self, options: Any, *, device: torch.device, outputs: int = 1) -> None:
         self.options, self.device, self.outputs = options, device, outputs
+        self.check: Callable[[], None] = lambda: None
         self.module = nn.EmbeddingBag(2**options.buckets_log2, outputs, mode="sum").to(device)
         nn.init.zeros_(self.module.weight)
 
     @classmethod
-    def create(
-        cls, argument: str, options: HashingOptions, *, device: torch.device, outputs: int = 1
-    ) -> HashingBackbone:
+    def create(cls, argument: str, options: Any, *, device: torch.device, outputs: int = 1) -> Self:
         """A new model; ``argument`` is empty for this backbone."""
         return cls(options, device=device, outputs=outputs)
 
     @classmethod
-    def load(
-        cls, folder: Path, options: HashingOptions, *, device: torch.device, outputs: int = 1
-    ) -> HashingBackbone:
+    def load(cls, folder: Path, options: Any, *, device: torch.device, outputs: int = 1) -> Self:
         """A saved model. Raises BadArtifact."""
         backbone = cls(options, device=device, outputs=outputs)
         try:
@@ -75,15 +76,8 @@ class HashingBackbone:
         """Write the weights into ``folder``."""
         save_file({"weight": self.module.weight.detach().cpu()}, folder / "model.safetensors")
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes with whatever changes the encoding."""
-        o = self.options
-        return f"{FEATURES_VERSION}-{o.word_ngrams}-{o.char_ngrams}-{o.buckets_log2}-{o.max_words}"
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return {"features": str(FEATURES_VERSION)}
+    def fit(self, store: Store, rows: NDArray[np.int64], *, seed: int) -> None:
+        """Nothing is measured before training."""
 
     def optimizer(self, train_pairs: int) -> torch.optim.Optimizer:
         """Adam on loss + l2 / (2n) |w|²: a Gaussian prior, so n pairs outweigh it as n grows."""
@@ -98,10 +92,6 @@ class HashingBackbone:
         """Share of the peak learning rate at ``progress`` in 0..1: straight down to zero."""
         return 1 - progress
 
-    def encode(self, conversations: list[Conversation]) -> Encoded:
-        """Sparse features of every conversation, indices sorted within each."""
-        return encode(conversations, self.options)
-
     def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """How to split a batch for memory; features are small, so not at all."""
         return [np.arange(len(lengths))]
@@ -114,6 +104,27 @@ class HashingBackbone:
         values = torch.from_numpy(np.array(store.values[positions])).to(self.device)  # (nnz,)
         offsets = torch.from_numpy(np.cumsum(lengths) - lengths).to(self.device)  # (m,)
         return self.module(ids, offsets, per_sample_weights=values)  # (m, d)
+
+
+class HashingBackbone(LinearBackbone):
+    """Hashed n-grams of the answer, and what it shares with its prompt."""
+
+    options: HashingOptions
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes the encoding."""
+        o = self.options
+        return f"{FEATURES_VERSION}-{o.word_ngrams}-{o.char_ngrams}-{o.buckets_log2}-{o.max_words}"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"features": str(FEATURES_VERSION)}
+
+    def encode(self, conversations: list[Conversation]) -> Encoded:
+        """Sparse features of every conversation, indices sorted within each."""
+        require_texts(answer for _, answer in conversations)
+        return encode(conversations, self.options)
 
 
 def encode(conversations: list[Conversation], options: HashingOptions) -> Encoded:

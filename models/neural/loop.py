@@ -100,6 +100,7 @@ class Trainer:
                 device=self.device,
                 outputs=self.objective.outputs,
             )
+        self.backbone.check = self.stop.check  # while it encodes
         if self.backbone.cpu_threads:
             torch.set_num_threads(self.backbone.cpu_threads)
         self.stop.check()
@@ -143,6 +144,7 @@ class Trainer:
             batch_size=options.batch_size,
         )
         self.ends = {plan.last for plan in self.plans}
+        self.backbone.fit(store, self.plans[0].rows, seed=self.config.seed)
         self.batch_size, self.total_steps = options.batch_size, self.plans[-1].last
         self.objective.begin(self.backbone.module, store.ratings)
         n = len(self.stores["validation"])
@@ -224,8 +226,9 @@ class Trainer:
             self.optimizer = self.backbone.optimizer(len(plan.rows))
         batch = self.batch(done.step)  # (b,)
         share = plan.phase.rate * self.backbone.schedule(plan.progress(done.step))
+        self.rate = share * self.backbone.options.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate = share * self.backbone.options.learning_rate
+            group["lr"] = self.rate * group.get("rate", 1.0)
         module.train()
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=self.device)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.neural.artifact import load_artifact
 from models.neural.evaluate import outputs
 from models.neural.store import pack
-from models.pairs import Answer, Message, clean_text
+from models.pairs import Answer, Message, as_messages, clean_text, is_picture
 
 CONVERSATIONS_AT_ONCE: Final = 4096  # encoded and held in memory together
 FEWEST_TOKENS: Final = 16  # in one forward pass; a longer text is a pass by itself
@@ -52,4 +52,6 @@ def _clean(messages: list[Message]) -> list[Message]:
 
 
 def _clean_answer(answer: Answer) -> Answer:
-    return clean_text(answer) if isinstance(answer, str) else _clean(answer)
+    if is_picture(answer):
+        return answer
+    return clean_text(answer) if isinstance(answer, str) else _clean(as_messages(answer))

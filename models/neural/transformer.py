@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from models.backbones import HfOptions
-from models.errors import BadArtifact, BadBackbone
+from models.errors import BadArtifact, BadBackbone, BadOptions
 from models.neural.conversations import RENDER_VERSION, Renderer, prepare_tokenizer
 from models.neural.store import Conversation, Encoded, Store
+from models.pairs import require_texts
 
 # Learned position tables of the RoBERTa family start after the pad token's place.
 OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet"})
@@ -43,15 +45,18 @@ class TransformerBackbone:
     ) -> None:
         self.module, self.tokenizer, self.options, self.device = module, tokenizer, options, device
         self.outputs = module.config.num_labels
+        self.check: Callable[[], None] = lambda: None
         self.clip = options.clip
-        self.renderer = Renderer(tokenizer, longest_text(module.config, tokenizer, options))
+        self.renderer = Renderer(
+            tokenizer, longest_text(module.config, tokenizer, options.max_length)
+        )
         if not options.dropout:
             for part in module.modules():
                 if isinstance(part, nn.Dropout):
                     part.p = 0.0
         if options.gradient_checkpointing:
             module.gradient_checkpointing_enable({"use_reentrant": False})
-        self.bf16 = use_bf16(options, device)
+        self.bf16 = use_bf16(options.precision, device)
 
     @classmethod
     def create(
@@ -78,6 +83,8 @@ class TransformerBackbone:
         if len(tokenizer) > module.get_input_embeddings().num_embeddings:
             module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         module.config.pad_token_id = tokenizer.pad_token_id
+        if options.lora_rank:
+            module = adapted(module, options)
         return cls(module.to(device), tokenizer, options, device=device)
 
     @classmethod
@@ -86,12 +93,18 @@ class TransformerBackbone:
     ) -> TransformerBackbone:
         """A saved model. Raises BadArtifact."""
         try:
-            return cls.create(str(folder), options, device=device, outputs=outputs)
+            whole = options.model_copy(update={"lora_rank": 0})  # what was added is in the weights
+            return cls.create(str(folder), whole, device=device, outputs=outputs)
         except BadBackbone as error:
             raise BadArtifact(error.message) from error
 
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer so that plain transformers loads them."""
+        """Write model and tokenizer so that plain transformers loads them.
+
+        A low-rank part is added into the weights, here too: training is over.
+        """
+        if hasattr(self.module, "merge_and_unload"):
+            self.module = self.module.merge_and_unload()
         self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -105,6 +118,9 @@ class TransformerBackbone:
     @property
     def versions(self) -> dict[str, str]:
         return {"transformers": transformers.__version__}
+
+    def fit(self, store: Store, rows: NDArray[np.int64], *, seed: int) -> None:
+        """Nothing is measured before training."""
 
     def optimizer(self, train_pairs: int) -> torch.optim.Optimizer:
         """AdamW; biases and norms are not decayed."""
@@ -125,6 +141,7 @@ class TransformerBackbone:
 
     def encode(self, conversations: list[Conversation]) -> Encoded:
         """Token ids of every conversation."""
+        require_texts(answer for _, answer in conversations)
         return self.renderer.encode(conversations)
 
     def parts(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -161,9 +178,31 @@ class TransformerBackbone:
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).long().to(self.device)
 
 
-def longest_text(config: Any, tokenizer: Any, options: HfOptions) -> int:
+def adapted(module: Any, options: HfOptions) -> Any:
+    """A model whose weights are frozen but for its head, and low-rank matrices beside its layers.
+
+    Raises BadOptions for layers that it does not have. Source: Hu et al. 2021, arXiv 2106.09685.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model  # a second to import; few need it
+
+    targets = [name.strip() for name in options.lora_targets.split(",") if name.strip()]
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,  # the head is trained whole
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=targets or "all-linear",
+    )
+    try:
+        return get_peft_model(module, config)
+    except ValueError as error:
+        first = str(error).split("\n")[0]
+        raise BadOptions(f"LoRA cannot be set up: {first}") from error
+
+
+def longest_text(config: Any, tokenizer: Any, asked: int) -> int:
     """The least of what was asked for, what the tokenizer says and what positions there are."""
-    limits = [options.max_length]
+    limits = [asked]
     if tokenizer.model_max_length < UNBOUNDED:
         limits.append(tokenizer.model_max_length)
     positions = getattr(config, "max_position_embeddings", None)
@@ -173,7 +212,7 @@ def longest_text(config: Any, tokenizer: Any, options: HfOptions) -> int:
     return min(limits)
 
 
-def use_bf16(options: HfOptions, device: torch.device) -> bool:
-    if options.precision == "auto":
+def use_bf16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return options.precision == "bf16"
+    return precision == "bf16"
