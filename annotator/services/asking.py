@@ -21,7 +21,7 @@ from annotator.models import Judge, Project
 from annotator.services import judges, llm, runs
 from rubrics.llm.budget import Budget
 from rubrics.llm.retry import Patience
-from rubrics.llm.types import Call, Reply, Request
+from rubrics.llm.types import FAILURES, Call, CallFailed, Reply, Request
 
 LOOK_SECONDS: Final = 0.5
 KEPT: Final = ("retries", "errors")  # counted by a caller alone; what was paid is in the ledger
@@ -41,6 +41,7 @@ class Journal:
         self.words = ""
         self.how_far: tuple[int, int, str] | None = None
         self.used: dict[str, Any] = {}
+        self.failures: dict[str, str] = {}  # kind to the first detail of it
         self._is_stopping = False
         self._cancel: Callable[[], object] = lambda: None
 
@@ -88,6 +89,7 @@ class Desk:
         self.work, self.judge = work, judge
         self._budget, self._patience = budget, patience
         self._before: dict[str, Any] = {}
+        self._told: set[str] = set()
 
     def drive(self, make: Callable[[Call | None, Journal], Awaitable[T]], *, on_stage: Stage) -> T:
         """What the coroutine returns; ``on_stage`` is called here, in the job's thread.
@@ -136,6 +138,9 @@ class Desk:
                 to.check()
                 try:
                     return await caller(request)
+                except CallFailed as failed:
+                    to.failures.setdefault(failed.kind, failed.detail)
+                    raise
                 finally:
                     to.used = caller.counters.as_json()
 
@@ -159,6 +164,16 @@ class Desk:
         if journal.how_far is not None:
             done, total, unit = journal.how_far
             self.work.progress(done, total, unit=unit)
+        for kind, detail in list(journal.failures.items()):
+            self._tell(kind, detail)
+
+    def _tell(self, kind: str, detail: str) -> None:
+        """The first failure of a kind, in the log: a count of them does not say what to mend."""
+        if kind in self._told or kind == "budget":
+            return
+        self._told.add(kind)
+        words = FAILURES[kind]
+        self.work.log(f"A call failed, {words}{'' if detail == words else f': {detail}'}")
 
     def _counted(self, used: dict[str, Any]) -> dict[str, Any]:
         """With what earlier callers of the run met: what was paid, the ledger has added up."""

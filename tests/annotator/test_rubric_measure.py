@@ -290,6 +290,9 @@ def test_endpoint_that_is_down_fails_the_run_which_can_go_on(
     run.refresh_from_db()
     assert run.state == RunState.FAILED
     assert "answers nothing more" in run.error
+    told = [line for line in run.log.splitlines() if "A call failed" in line]
+    assert len(told) == 1, "each kind of failure once"
+    assert "refused the request: HTTP 401" in told[0]
     server.app.api_key = ""
     runs.resume(run=run, by=None)
     _, figures, _ = done(run)
@@ -469,3 +472,50 @@ def test_command_measures_the_newest_version() -> None:
     assert result["held_out"]["n"] == 6
     with pytest.raises(CommandError, match="no rubric"):
         call_command("measure_rubric", project.slug, "Nobody", stdout=out)
+
+
+def test_criteria_of_prompts_that_are_not_held_out_have_no_accuracy(
+    judge_server: Serve, settings: Any
+) -> None:
+    """As ARR writes them from prompts alone: of each prompt that was learned from its own."""
+    world = planted(8, 8)
+    project = stored(world, test=8)
+    server = judge_server(known=world.known, **EXACT)
+    judge = judge_on(server, project, settings)
+    group = str(Prompt.objects.filter(split="train").earliest("pk").pk)
+    version = version_of(project, {"citation": 1.0}, judge=judge, scope="prompt", group=group)
+    run, figures, _ = measured(version, judged=3)
+    assert figures["held_out"]["rubric"] is figures["held_out"]["equal"] is None
+    assert "about prompts of its own" in figures["missing"]["rubric"]
+    assert "about prompts of its own" in run.result["held_out"]["reason"]
+    # A judge takes over what holds for every prompt, so there is nothing it could read.
+    assert figures["held_out"]["judge"]["n"] == 3
+    assert figures["held_out"]["judge.rubric"] is None
+    assert "holds for every prompt" in figures["missing"]["judge.rubric"]
+
+
+def test_rubric_that_wants_it_concise_is_measured_so(judge_server: Serve, settings: Any) -> None:
+    world = planted(4, 4)
+    project = stored(world, test=4)
+    judge = judge_on(judge_server(known=world.known, **EXACT), project, settings)
+    version = version_of(project, {"citation": 1.0}, judge=judge)
+    measured(version, judged=1)
+    before = LlmCall.objects.count()
+    RubricVersion.objects.filter(pk=version.pk).update(options={"concise": True})
+    version.refresh_from_db()
+    measured(version, judged=1)
+    assert LlmCall.objects.count() == before + 16  # other questions: two sides of eight pairs
+
+
+def test_people_who_say_that_it_does_not_apply_say_half() -> None:
+    """As the reward and the try have it: neither for the answer nor against it."""
+    project = stored(planted(4, 4), test=4)
+    version = version_of(project, {"citation": None}, verifier="person")
+    (criterion,) = rubrics.in_force(version)
+    rater = factories.rater(project)
+    for at, response in enumerate(Response.objects.filter(prompt__split="test").order_by("pk")):
+        CriterionVerdict.objects.create(
+            criterion=criterion, response=response, rater=rater, value=None if at % 2 else 0
+        )
+    _, _, sheet = measured(version)
+    assert sorted(set(sheet.held().scores.ravel().tolist())) == [0.0, 0.5]
