@@ -9,9 +9,13 @@ picture) is a Decision with error "unsupported". What is wrong with the model it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
+from models.backbones import READS_PICTURES
 from models.errors import BadOptions
 from models.gateway import score_in_child
 from models.local_judge_options import (
@@ -22,9 +26,11 @@ from models.local_judge_options import (
     YesNoOptions,
 )
 from models.pairs import Message, clean_text
+from models.saved import read_backbone
 from models.score_decisions import decide, decide_checklist, refuse, sigmoid
 from rubrics.judging.sections import fence, nonce_of
 from rubrics.judging.types import Decision, Item
+from rubrics.llm.types import Picture
 
 SUM_TEMPERATURE: Final = 10.0  # DPO's reward is beta (log pi - log pi_ref), and beta is often 0.1
 MEAN_TEMPERATURE: Final = 0.1
@@ -68,14 +74,20 @@ class ScoreJudge:
 
     def why_not(self, item: Item) -> str:
         """Why this judge cannot judge an item, for a page; empty where it can."""
-        if item.source or item.mask or any(candidate.picture for candidate in item.candidates):
-            return "Models on this machine do not see pictures yet."
+        if why := self.why_not_seen(item):
+            return why
         if item.kind not in self.kinds:
             what = {
                 "rating": "cannot rate on the project's scale",
                 "checklist": "cannot answer a checklist",
             }
             return f"A score orders replies; it {what.get(item.kind, 'cannot judge this kind')}."
+        return ""
+
+    def why_not_seen(self, item: Item) -> str:
+        """Why this judge cannot read what an item shows; empty where it can."""
+        if item.source or item.mask or any(candidate.picture for candidate in item.candidates):
+            return "This judge reads texts and sees no pictures."
         return ""
 
     def decide(self, items: Sequence[Item]) -> list[Decision]:
@@ -120,11 +132,54 @@ class RewardModelJudge(ScoreJudge):
         super().__init__(options, ask=ask)
         self.folder = str(folder)
 
+    @cached_property
+    def reads_pictures(self) -> bool:
+        """Whether the model was trained on pictures."""
+        return read_backbone(Path(self.folder)) in READS_PICTURES if self.folder else False
+
+    def why_not_seen(self, item: Item) -> str:
+        shown = [candidate.picture is not None for candidate in item.candidates]
+        if self.reads_pictures and not all(shown):
+            return "This reward model reads pictures."
+        if not self.reads_pictures and (item.source or item.mask or any(shown)):
+            return "This reward model reads texts and sees no pictures."
+        return ""
+
+    def decide(self, items: Sequence[Item]) -> list[Decision]:
+        if not self.reads_pictures:
+            return super().decide(items)
+        with TemporaryDirectory(prefix="touchstone-") as folder:
+            shown = [c.picture for item in items for c in item.candidates]
+            paths = [write_picture(picture, Path(folder)) for picture in shown if picture]
+            asked = [messages(item) for item in items for _ in item.candidates]
+            pictures = [{"image": str(path)} for path in paths]
+            scores = iter(self.ask_model(list(zip(asked, pictures, strict=True))))
+            return [
+                decide(
+                    item,
+                    [next(scores) for _ in item.candidates],
+                    temperature=self.temperature,
+                    tie_band=self.options.tie_band,
+                )
+                for item in items
+            ]
+
     def scores(self, replies: Sequence[tuple[Item, str]]) -> list[float | None]:
+        return self.ask_model([(messages(item), clean_text(text)) for item, text in replies])
+
+    def ask_model(self, asked: Sequence[tuple[list[Message], Any]]) -> list[float | None]:
+        """Scores of (prompt, answer). Raises ModelsError."""
         if not self.folder:
             raise BadOptions("This judge names no reward model.", advice="Train one first.")
-        asked = [(messages(item), clean_text(text)) for item, text in replies]
         return self.request("reward-model", folder=self.folder, asked=asked)
+
+
+def write_picture(picture: Picture, folder: Path) -> Path:
+    """A file with what a picture shows, named by its content."""
+    path = folder / sha256(picture.digest.encode()).hexdigest()
+    if not path.exists():
+        path.write_bytes(picture.data)
+    return path
 
 
 class CausalJudge(ScoreJudge):

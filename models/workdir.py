@@ -3,6 +3,7 @@
 In:   ``config.json`` (models.training.TrainingConfig), ``pairs-train.jsonl``,
       ``pairs-validation.jsonl``, ``pairs-test.jsonl``, ``lists-train.jsonl`` where there are
       rankings (models.pairs), ``attributes.json`` where there are ratings: their names in order.
+      ``images/`` where answers are pictures.
 Out:  ``events.jsonl`` (every event, appended), ``checkpoints/step-N/`` (atomic; the last two and
       the best), ``artifact/`` (the reward model, atomic), ``metrics.json`` (last: its presence
       says that the run is done), ``stderr.log``. ``cache/`` and ``lock`` are nobody's business.
@@ -26,6 +27,8 @@ LOCK: Final = "lock"
 ARTIFACT: Final = "artifact"
 CHECKPOINTS: Final = "checkpoints"
 CACHE: Final = "cache"
+PICTURES: Final = "images"
+EMBEDDINGS: Final = "TOUCHSTONE_EMBEDDINGS"  # of the environment: where all runs keep embeddings
 ATTRIBUTES: Final = "attributes.json"
 
 

@@ -116,29 +116,34 @@ class Subject:
     messages: list[dict[str, str]]
     answer: str | list[dict[str, str]]
     candidate: Candidate | None
+    picture: str = ""  # the stored file of an image
 
 
 SUBJECTS: Final = """
-    SELECT r.id, r.prompt_id, p.tags::text, p.messages::text, r.text, r.messages::text, r.image_id
+    SELECT r.id, r.prompt_id, p.tags::text, p.messages::text, r.text, r.messages::text, r.image_id,
+           (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id)
     FROM annotator_response r JOIN annotator_prompt p ON p.id = r.prompt_id
     WHERE r.id = ANY(%s) ORDER BY r.id
 """
 
 
-def subjects(ids: Sequence[int]) -> list[Subject]:
-    """Responses with their texts and pictures, in order of id; those gone since are left out."""
+def subjects(ids: Sequence[int], *, is_read: bool = True) -> list[Subject]:
+    """Responses with their texts and pictures, in order of id; those gone since are left out.
+
+    With ``is_read`` false no picture is read: it is known by its file, and candidates have none.
+    """
     rows = _fetch(SUBJECTS, [list(ids)])
-    show = pictures({row[6] for row in rows} - {None})
+    show = pictures({row[6] for row in rows} - {None} if is_read else ())
     found = []
-    for pk, prompt_id, tags, messages, text, several, image_id in rows:
+    for pk, prompt_id, tags, messages, text, several, image_id, picture in rows:
         try:
-            candidate = Candidate(whole(text, several), show(image_id))
+            candidate = Candidate(whole(text, several), show(image_id if is_read else None))
         except Unsendable:
             candidate = None
         found.append(
             Subject(
                 pk, prompt_id, tuple(map(str, orjson.loads(tags))), orjson.loads(messages),
-                orjson.loads(several) if several else text, candidate,
+                orjson.loads(several) if several else text, candidate, picture or "",
             )
         )  # fmt: skip
     return found

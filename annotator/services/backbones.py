@@ -14,7 +14,8 @@ from typing import Final
 from django.conf import settings
 
 from annotator.errors import Invalid
-from models.backbones import split_backbone
+from annotator.models import Project
+from models.backbones import BACKBONES, READS_PICTURES, TAKES_ARGUMENT, split_backbone
 from models.errors import ModelsError
 
 # As the hub allows them: owner/name, or the bare name of its oldest models.
@@ -44,6 +45,28 @@ def allowed(backbone: str, *, by_operator: bool = False) -> str:
     if len(str(path)) > LONGEST:
         raise Invalid("The path of the model is too long.")
     return f"{key}:{path}"
+
+
+def require_fit(project: Project, backbone: str) -> None:
+    """Raises Invalid, with what to choose, for one that cannot read the answers of a project."""
+    key = split_backbone(backbone)[0]
+    fitting = for_project(project)
+    if key in fitting:
+        return
+    is_images = project.modality == Project.Modality.IMAGE
+    reads = "pictures" if key in READS_PICTURES else "texts"
+    names = [f"{one}:<id>" if one in TAKES_ARGUMENT else one for one in fitting]
+    raise Invalid(
+        f"The answers of this project are {'images' if is_images else 'texts'},"
+        f" and the backbone “{BACKBONES[key].label}” reads {reads}.",
+        advice=f"Choose {' or '.join(names)}.",
+    )
+
+
+def for_project(project: Project) -> list[str]:
+    """Keys of the backbones that read what the answers of a project are, in table order."""
+    is_images = project.modality == Project.Modality.IMAGE
+    return [key for key in BACKBONES if (key in READS_PICTURES) == is_images]
 
 
 def is_path(argument: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from models.neural.likelihood import Limits
 from models.neural.memory import guard_memory
 from models.neural.scoring import Scorer
 from models.neural.training_free import Scores, density_ratio, endogenous, yes_no
+from models.workdir import EMBEDDINGS
 
 Request = Mapping[str, Any]
 
@@ -72,8 +74,10 @@ def answer(request: Request, models: Models, check: Callable[[], None]) -> dict[
 
 
 def _reward_model(request: Request, models: Models, check: Callable[[], None]) -> Scores:
-    """folder, asked."""
+    """folder, asked; embeddings, the folder where they are kept, where there is one."""
     check()
+    if folder := request.get("embeddings"):
+        os.environ[EMBEDDINGS] = folder
     scorer = models.reward(request["folder"])
     while True:
         try:

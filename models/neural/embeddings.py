@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT: Final = "TOUCHSTONE_EMBEDDINGS"  # of the environment: where a server keeps them
+from models.workdir import EMBEDDINGS
+
 KEY_BYTES: Final = 16
 UNUSED_DAYS: Final = 30  # a cache that nobody asked for so long is removed
 LEFTOVER_DAYS: Final = 1
@@ -35,7 +36,7 @@ Compute = Callable[[NDArray[np.int64]], Vectors]
 
 def shared_root() -> Path | None:
     """Where this server keeps embeddings; None where it keeps none."""
-    return Path(os.environ[ROOT]) if os.environ.get(ROOT) else None
+    return Path(os.environ[EMBEDDINGS]) if os.environ.get(EMBEDDINGS) else None
 
 
 class EmbeddingCache:
