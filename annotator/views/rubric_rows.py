@@ -31,6 +31,7 @@ NAMED: Final = 6  # curves of the path that have a name
 SAME: Final = 1e-6
 EQUAL: Final = "Every criterion counts the same."
 LIKE: Final = 0.8  # a correlation from which two criteria ask for much the same
+REACH: Final = 3.0  # times the largest weight: what reaches further does not set the axis
 WAYS: Final = {
     Criterion.Verifier.LLM: "asked of a model",
     Criterion.Verifier.PROGRAM: "checked by a program",
@@ -63,6 +64,7 @@ class Row:
     state: str
     said: str
     like: str
+    opposite: str
     merged: str
     figures: dict[str, Any]
     is_open: bool = False
@@ -155,14 +157,17 @@ def _size(row: Row) -> float:
 def _domain(
     criteria: Sequence[Criterion], measured: Mapping[str, Any]
 ) -> tuple[float, float] | None:
-    values = [0.0]
+    """Of the weights and their intervals. One loose interval must not make dots of the others."""
+    values, sizes = [0.0], [0.0]
     for one in criteria:
         found = _weights(one, measured.get(str(one.pk), {}))
         if found:
+            sizes.append(abs(found["weight"]))
             values += [value for value in found.values() if isinstance(value, float | int)][:3]
     if len(values) == 1:
         return None
-    low, high = float(min(values)), float(max(values))
+    reach = REACH * max(sizes) or max(map(abs, values))
+    low, high = float(max(min(values), -reach)), float(min(max(values), reach))
     pad = (high - low) * 0.05 or 1.0
     return low - pad, high + pad
 
@@ -189,6 +194,8 @@ def _row(
     redundant = told.get("redundancy") or {}
     other = by_id.get(redundant.get("criterion", 0))
     is_like = other is not None and abs(redundant["r"]) >= LIKE
+    ways = criterion.polarity * other.polarity if other else 1  # both speak for it, or both against
+    kin = ("like" if ways * redundant["r"] > 0 else "opposite of") if is_like else ""
     precision, coverage = told.get("precision"), told.get("coverage")
     interval = ""
     if weighed and formats.number(weighed["low"]) is not None:
@@ -207,8 +214,9 @@ def _row(
         counts=_counts(criterion, weighed),
         mini=_mini(weighed, domain) if weighed and domain else None,
         state="warn" if is_like and not state else state,
-        said=f"like {label(other)}" if is_like and other and not state else said,
-        like=label(other) if is_like and other else "",
+        said=f"{kin} {label(other)}" if other and kin and not state else said,
+        like=label(other) if other and kin == "like" else "",
+        opposite=label(other) if other and kin == "opposite of" else "",
         merged=label(criterion.merged_into) if criterion.merged_into else "",
         figures=dict(told),
         is_open=is_open,

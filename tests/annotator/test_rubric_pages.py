@@ -109,6 +109,40 @@ def test_criteria_stand_in_the_order_of_their_weights(owner: Client, version) ->
     assert "like C1" in html  # its redundancy is .91
 
 
+@pytest.mark.parametrize(
+    ("r", "polarity", "says"),
+    [(-0.91, 1, "opposite of C1"), (-0.91, -1, "like C1"), (0.91, -1, "opposite of C1")],
+)
+def test_criterion_that_asks_for_the_opposite_is_not_called_alike(
+    r: float, polarity: int, says: str, owner: Client, version
+) -> None:
+    first, second, *_ = version.criteria.order_by("position")
+    Criterion.objects.filter(pk=second.pk).update(polarity=polarity)
+    measurement = queries.measurement(version)
+    measurement.figures["criteria"][str(second.pk)]["redundancy"] = {"criterion": first.pk, "r": r}
+    measurement.save()
+    html = page(owner, at("rubric_version", version), criterion=second.pk)
+    closed = page(owner, at("rubric_version", version))
+    assert says in closed
+    assert ("It asks for the opposite of C1" in html) == says.startswith("opposite")
+    ticked = re.search(rf'name="with" value="{first.pk}"( checked)?', html)
+    assert ticked is not None
+    assert bool(ticked[1]) == says.startswith("like"), "opposites are no duplicates to merge"
+
+
+def test_one_loose_interval_leaves_the_other_weights_to_be_seen(owner: Client, version) -> None:
+    *_, last = version.criteria.order_by("position")
+    measurement = queries.measurement(version)
+    measurement.figures["criteria"][str(last.pk)]["fitted"]["high"] = 400.0
+    measurement.save()
+    html = page(owner, at("rubric_version", version))
+    head = html[: html.index("<span>Decision</span>")]
+    ticks = re.findall(r'text-anchor="middle">([^<]+)</text>', head)
+    assert ticks
+    assert max(map(float, (one.replace("−", "-") for one in ticks))) < 5
+    assert "+400.00" in html
+
+
 def test_accuracy_is_counted_again_with_what_is_accepted(owner: Client, version) -> None:
     first, second, *_ = version.criteria.order_by("position")
     assert "accepted so far" not in page(owner, at("rubric_version", version))
