@@ -118,10 +118,10 @@ def people(
     criteria: Sequence[Criterion], responses: Sequence[Response]
 ) -> dict[tuple[int, int], Voices]:
     """(criterion, response) -> what people said, where any did."""
-    rows = CriterionVerdict.objects.filter(
+    rows = CriterionVerdict.objects.filter(  # whose verdicts reward_scores.people_say counts
         criterion__in=criteria,
         response__in=responses,
-        rater__kind=Rater.Kind.HUMAN,
+        rater__kind__in=(Rater.Kind.HUMAN, Rater.Kind.IMPORTED),
         rater__is_excluded=False,
     )
     counted = rows.values("criterion_id", "response_id").annotate(

@@ -247,9 +247,10 @@ class _Induction:
                 by=run.created_by,
             )
             version.verifier = self._judge
-            version.figures |= {"stopped": generated.stopped}
+            notes = [note.replace("\0", "") for note in generated.notes]
+            version.figures |= {"stopped": generated.stopped, "notes": notes}
             version.save(update_fields=["figures", "verifier"])
-        for note in generated.notes:
+        for note in notes:
             self._work.log(note)
         return version
 
@@ -272,6 +273,7 @@ class _Induction:
             "held_out": rubric_measure.held_out(measured),
             "dropped": version.figures.get("dropped", {}),
             "stopped": version.figures.get("stopped", ""),
+            "notes": version.figures.get("notes", []),
             "calls": used.get("calls", 0),
             "tokens": used.get("tokens_in", 0) + used.get("tokens_out", 0),
         }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from annotator.models import Criterion, Project, RewardModel
 from annotator.queries import reward_scores
-from annotator.services import asking, devices, runs, training
+from annotator.services import asking, devices, rubric_judges, runs, training
 from annotator.services.rubric_scoring import Case
 from models import gateway
 from models.backbones import split_backbone
@@ -23,6 +23,7 @@ from rubrics.generators.arr_figures import ORDERS, WRONG
 from rubrics.judging import conditioning
 from rubrics.judging.llm import LlmJudge
 from rubrics.judging.options import MAX_CRITERIA, LlmOptions
+from rubrics.judging.prompts import one_line
 from rubrics.judging.types import Item, Opinion
 from rubrics.llm.types import Call, CallFailed
 
@@ -59,10 +60,14 @@ class Judges:
     weights: Mapping[int, float]
 
     def _lines(self) -> list[str]:
+        """What a judge that takes this rubric over is given: see services.rubric_judges."""
+        used = [one for one in self.criteria if rubric_judges.is_usable("llm", one)]
         return conditioning.lines(
-            [conditioning.Condition(one.text, self.weights[one.pk], one.theme)
-             for one in self.criteria]
-        )  # fmt: skip
+            [
+                conditioning.Condition(one_line(one.text), self.weights[one.pk], one.theme)
+                for one in used
+            ]
+        )
 
     async def ask(
         self, cases: Sequence[Case], call: Call, *, width: int, journal: asking.Journal

@@ -55,6 +55,11 @@ def weight_of(criterion: Criterion) -> float:
     return float(criterion.polarity) if criterion.weight is None else criterion.weight
 
 
+def is_usable(kind: str, criterion: Criterion) -> bool:
+    """Whether a judge of this kind takes a criterion over."""
+    return criterion.scope == Criterion.Scope.PROJECT and criterion.verifier in USABLE[kind]
+
+
 def approved(project: Project) -> list[RubricVersion]:
     """The versions that can condition a judge: by name of the rubric, the newest first."""
     rows = RubricVersion.objects.filter(
@@ -72,7 +77,7 @@ def take(kind: str, version: RubricVersion) -> Taken:
         raise Invalid(f"{version} is a draft.", advice="Approve it first: a judge never changes.")
     given = rubrics.in_force(version)
     wide = [one for one in given if one.scope == Criterion.Scope.PROJECT]
-    used = [one for one in wide if one.verifier in USABLE[kind]]
+    used = [one for one in wide if is_usable(kind, one)]
     if not any(weight_of(one) for one in used):
         raise Invalid(
             f"{version} has no criterion that this judge could use.",

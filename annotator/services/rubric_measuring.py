@@ -81,7 +81,7 @@ class _Measuring:
         self._sizes, self._raters, self._on_stage = sizes, raters, on_stage
         self._criteria = rubrics.in_force(version)
         self._parent = _approved_parent(version)
-        self._columns, self._of_parent = _columns(self._criteria, self._parent)
+        self._columns, self._of_parent = _columns(version, self._criteria, self._parent)
         self._missing: dict[str, str] = {}
         self._judged, self._cut_of_parent = InOrders(), set[int]()
         self._before = self._work.run.counters.get("calls", 0)
@@ -147,20 +147,22 @@ class _Measuring:
         model, width = asking.model_of(judge), judge.endpoint.concurrency
         k, n = len(self._criteria), len(self._scoring.cases)
         how = {"model": model, "width": width, "journal": journal}
-        await self._scoring.ask(range(n_held), range(k), call, **how)
+        own = how | {"concise": rubrics.is_concise(self._version)}
+        await self._scoring.ask(range(n_held), range(k), call, **own)
         if n_held:
             journal.stage("judge", "Ask the judge in both orders")
-            asked = self._scoring.cases[: min(n_held, self._sizes.judged)]
+            first = self._scoring.cases[: min(n_held, self._sizes.judged)]
             beside = Judges(self._project, model, self._criteria, weighed(self._criteria).weights)
-            self._judged = await beside.ask(asked, call, width=width, journal=journal)
+            self._judged = await beside.ask(first, call, width=width, journal=journal)
         journal.stage("learned", "Score learned pairs")
-        await self._scoring.ask(range(n_held, n), range(k), call, **how)
-        if len(self._columns) > k and n_held:
+        await self._scoring.ask(range(n_held, n), range(k), call, **own)
+        if self._parent is not None and len(self._columns) > k and n_held:
             journal.stage("parent", "Score the version before")
             more = range(k, len(self._columns))
             rows = [row for row in range(n_held) if row not in self._scoring.cut]
             before = set(self._scoring.cut)
-            await self._scoring.ask(rows, more, call, **how)
+            of_parent = how | {"concise": rubrics.is_concise(self._parent)}
+            await self._scoring.ask(rows, more, call, **of_parent)
             self._cut_of_parent = self._scoring.cut - before
             self._scoring.cut = before
 
@@ -270,9 +272,16 @@ class _Measuring:
             found["parent"]["number"] = self._parent.number
         if found["reward-model"] is not None:
             found["reward-model"]["number"] = self._model.number
+        self._tell_missing(found, told["n_held"])
+        told["digest"] = digest(self._criteria)
+        told["asked"] = {str(one.pk): asked(one) for one in self._criteria}
+        told["calls"] = self._work.run.counters.get("calls", 0) - self._before
+        told["missing"] = self._missing
+
+    def _tell_missing(self, found: dict[str, Any], n_held: int) -> None:
         for name in JUDGES:
             if found[name] is None:
-                self._missing[name] = self._why_no_judge(told["n_held"])
+                self._missing[name] = self._why_no_judge(name, n_held)
         for name in ("parent", "reward-model", "length", "judge", "judge.rubric"):
             if found[name] is None:
                 self._missing.setdefault(name, "It was asked of none of these pairs.")
@@ -282,20 +291,18 @@ class _Measuring:
             self._missing["judge.criteria"] = (
                 f"{self._judged.dropped:,} criteria are more than a prompt holds."
             )
-        if found["rubric"] is None and told["n_held"] and self._is_of_other_prompts(told["n_held"]):
+        if found["rubric"] is None and n_held and self._is_of_other_prompts(n_held):
             self._missing["rubric"] = self._missing["equal"] = OTHER_PROMPTS
-        told["digest"] = digest(self._criteria)
-        told["asked"] = {str(one.pk): asked(one) for one in self._criteria}
-        told["calls"] = self._work.run.counters.get("calls", 0) - self._before
-        told["missing"] = self._missing
 
     def _is_of_other_prompts(self, n_held: int) -> bool:
         held = self._scoring.cases[:n_held]
         return not any(case.concerns(one) for case in held for one in self._criteria)
 
-    def _why_no_judge(self, n_held: int) -> str:
+    def _why_no_judge(self, name: str, n_held: int) -> str:
         if self._desk.judge is None:
             return "No judge is named whose model could be asked."
+        if name == "judge.rubric" and self._judged.orders.keys() == {"judge"}:
+            return "No criterion of it holds for every prompt in words that a judge could read."
         if self._judged.is_cut:
             return f"Not asked: {SPENT}."
         return NO_PAIR if not n_held else "No call was answered."
@@ -343,19 +350,19 @@ def _approved_parent(version: RubricVersion) -> RubricVersion | None:
 
 
 def _columns(
-    criteria: Sequence[Criterion], parent: RubricVersion | None
+    version: RubricVersion, criteria: Sequence[Criterion], parent: RubricVersion | None
 ) -> tuple[list[Criterion], list[tuple[int, float]]]:
     """All criteria to score, and of the parent's the column and the weight of each.
 
     A criterion that both have is scored once; what people checked belongs to its row alone.
     """
     columns = list(criteria)
-    at = {_question(one): place for place, one in enumerate(columns)}
+    at = {_question(one, version): place for place, one in enumerate(columns)}
     of_parent = []
     before = [] if parent is None else rubrics.in_force(parent)
     weights = weighed(before).weights
     for one in before:
-        key = _question(one)
+        key = _question(one, parent)
         if key not in at:
             at[key] = len(columns)
             columns.append(one)
@@ -363,10 +370,10 @@ def _columns(
     return columns, of_parent
 
 
-def _question(one: Criterion) -> tuple[Any, ...]:
+def _question(one: Criterion, version: RubricVersion | None) -> tuple[Any, ...]:
     """What makes two criteria the same question."""
     own = {
-        Criterion.Verifier.LLM: one.text,
+        Criterion.Verifier.LLM: (one.text, version is not None and rubrics.is_concise(version)),
         Criterion.Verifier.PERSON: one.pk,
     }.get(Criterion.Verifier(one.verifier), one.program)
     return one.verifier, own, one.scope, one.group

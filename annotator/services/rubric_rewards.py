@@ -79,7 +79,7 @@ class Basis:
             # A weight was fitted where what does not apply counts half: there is nothing to choose.
             not_applicable="half" if form == "weighted" else not_applicable,
             judge=judge.pk if judge is not None and asks else None,
-            concise=bool(version.options.get("concise")) and asks,
+            concise=rubrics.is_concise(version) and asks,
         )
 
     @classmethod

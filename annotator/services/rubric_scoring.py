@@ -129,7 +129,8 @@ class Scoring:
         ids = [self.criteria[at].pk for at in columns]
         said = reward_scores.people_say(ids, self._responses())
         for at, pk in zip(columns, ids, strict=True):
-            self._fill(at, {one: yes for (other, one), (yes, _) in said.items() if other == pk})
+            own = {one: yes + none / 2 for (other, one), (yes, none) in said.items() if other == pk}
+            self._fill(at, own)
 
     def _by_reward_models(self, project: Project) -> None:
         columns = self._of(Verifier.REWARD_MODEL)
@@ -162,12 +163,13 @@ class Scoring:
         call: Call,
         *,
         model: str,
+        concise: bool,
         width: int,
         journal: asking.Journal,
     ) -> None:
         """Have a model check these rows, pair by pair. Raises EndpointDown."""
         questions = self._questions(rows, columns)
-        options = VerifyOptions(model=model)
+        options = VerifyOptions(model=model, concise=concise)
         unanswered = 0
 
         async def one(question: _Question) -> Verdict:

@@ -165,7 +165,12 @@ def perform(work: runs.Work) -> dict[str, Any]:
 
 def _ask(work: runs.Work, trial: _Trial, judge: Judge) -> Applied:
     """Raises MethodFailed where nothing at all came back."""
-    options = VerifyOptions(model=asking.model_of(judge), reasons=True, repairs=REPAIRS)
+    options = VerifyOptions(
+        model=asking.model_of(judge),
+        concise=rubrics.is_concise(trial.version),
+        reasons=True,
+        repairs=REPAIRS,
+    )
     total = len(applying.to_ask(trial.rules)) * len(trial.candidates)
 
     async def make(call: Call | None, journal: asking.Journal) -> Applied:

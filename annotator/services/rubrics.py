@@ -284,6 +284,11 @@ def in_force(version: RubricVersion) -> list[Criterion]:
     return list(version.criteria.filter(decision__in=decisions).order_by("position"))
 
 
+def is_concise(version: RubricVersion) -> bool:
+    """Whether its criteria are met only by an answer that meets them concisely (AutoRule)."""
+    return bool(version.options.get("concise"))
+
+
 def _lock(rubric: Rubric) -> None:
     """One writer per rubric: its row is the lock of its versions and their criteria."""
     if not Rubric.objects.select_for_update(no_key=True).filter(pk=rubric.pk).exists():

@@ -7,6 +7,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.urls import reverse
 
 from annotator.errors import Conflict, Invalid
 from annotator.jobs.induction import induce
@@ -22,6 +23,7 @@ from annotator.models import (
 )
 from annotator.services import induction, rubric_measure, rubrics, runs
 from rubrics.llm.budget import Budget
+from rubrics.programs import PROGRAMS
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,6 +77,21 @@ def test_programs_become_a_draft_that_was_measured_on_other_prompts() -> None:
         ("write", "done"), ("measure", "done"),
     ]  # fmt: skip
     assert all(stage["seconds"] is not None for stage in run.stages)
+
+
+def test_what_a_method_notes_stands_by_its_draft(client) -> None:
+    project = world()
+    others = [key for key, row in PROGRAMS.items() if row.gives != "measure"]
+    run = done(start(project, options={"leave_out": others}))
+    version = RubricVersion.objects.get(run=run)
+    assert [note for note in version.figures["notes"] if note.startswith("It counts ")]
+    assert run.result["notes"] == version.figures["notes"]
+    client.force_login(factories.member(project, "reviewer"))
+    for page in (
+        reverse("rubric_version", args=[project.slug, version.rubric_id, version.number]),
+        reverse("run", args=[project.slug, run.pk]),
+    ):
+        assert "length, which may sway people" in client.get(page).content.decode()
 
 
 def test_run_done_again_replaces_its_draft_until_somebody_decides() -> None:

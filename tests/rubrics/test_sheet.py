@@ -222,3 +222,28 @@ def test_importing_a_sheet_brings_no_scikit_learn() -> None:
     look = "import sys, rubrics.sheet; print([m for m in sys.modules if m.startswith('sklearn')])"
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_accuracy_of_criteria_without_a_score_is_not_zero_but_missing() -> None:
+    """Even on every pair is counted wrong on every pair: here nobody said anything."""
+    scores = np.full((40, 2, 2), np.nan)
+    scores[:20] = np.random.default_rng(0).random((20, 2, 2))  # learned pairs have theirs
+    weighed = Weighed({10: 1.0, 11: 0.5}, {10: 1, 11: 1}, is_fitted=True)
+    told = figures(sheet_of(scores, held=20), weighed, bootstraps=2)
+    assert told.figures["held_out"]["rubric"] is told.figures["held_out"]["equal"] is None
+    assert told.figures["criteria"]["10"]["contribution"] is None
+    assert {one["accuracy"] for one in told.figures["path"]["points"]} == {None}
+    assert "No criterion has a score on a held-out pair" in told.missing["rubric"]
+    scores[35:, :, 0] = [1, 0]  # a word on some of them is an accuracy, and says on how many
+    told = figures(sheet_of(scores, held=20), weighed, bootstraps=2)
+    assert told.figures["held_out"]["rubric"]["value"] == 0.25
+    assert told.figures["held_out"]["rubric"]["ties"] == 15
+    assert "On 15 of 20 held-out pairs no criterion has a score" in told.missing["silent"]
+
+
+@given(sheets(), st.sets(st.integers(8, 16)))
+def test_sheet_of_some_criteria_has_their_columns(sheet: Sheet, ids: set[int]) -> None:
+    part = sheet.of_criteria(ids)
+    assert set(part.criteria.tolist()) == ids & set(sheet.criteria.tolist())
+    assert same(part.scores, sheet.scores[:, :, sheet.places(part.criteria.tolist())])
+    assert same(part.others["judge.rubric"], sheet.others["judge.rubric"])

@@ -91,6 +91,7 @@ def in_words(result: dict[str, Any]) -> str:
     for one in result["criteria"]:
         weight = "     " if one["weight"] is None else f"{one['weight']:+.2f}"
         lines.append(f"  {weight} {one['text']}")
+    lines += [f"  {note}" for note in result["notes"]]
     return "\n".join(lines + beside(result))
 
 
