@@ -17,6 +17,7 @@ from annotator.api import (
     judges,
     projects,
     quality,
+    reward_evaluations,
     rubric_gaps,
     rubric_scores,
     rubric_tries,
@@ -51,6 +52,7 @@ api.add_router("/projects", tasks.router)
 api.add_router("/projects", quality.router)
 api.add_router("/projects", judges.router)
 api.add_router("/projects", judge_reports.router)
+api.add_router("/projects", reward_evaluations.router)
 api.add_router("/projects", rubric_gaps.router)
 api.add_router("/projects", rubric_scores.router)
 api.add_router("/projects", rubric_tries.router)

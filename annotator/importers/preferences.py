@@ -68,6 +68,7 @@ def _prepare(
         found.external_id, found.tags, extra = read_rest(row)
         if extra:
             found.extra = {**extra, **(found.extra or {})}
+        table.tell_replies(found)
         return found
 
     return read

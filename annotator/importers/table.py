@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from annotator.errors import Invalid
 from annotator.importers import labels, orders, presets, values
@@ -26,7 +26,7 @@ def prepare(options: Options, sample: list[dict[str, Any]]) -> RowReader:
         replies = read_replies(row)
         votes = read_votes(row, replies)
         external_id, tags, extra = read_rest(row)
-        return Row(
+        found = Row(
             messages=read_prompt(row),
             replies=replies,
             votes=votes,
@@ -35,6 +35,8 @@ def prepare(options: Options, sample: list[dict[str, Any]]) -> RowReader:
             external_id=external_id,
             extra=extra,
         )
+        tell_replies(found)
+        return found
 
     return read
 
@@ -197,6 +199,18 @@ def detail_reader(mapping: presets.Mapping) -> Callable[[Cells, Vote], None]:
             vote.at = values.moment(row.get(at), at)
 
     return read
+
+
+# What a benchmark says of a row, not of its prompt: one prompt stands in several subsets.
+OF_THE_ROW: Final = ("subset", "section")
+
+
+def tell_replies(row: Row) -> None:
+    """Keep with the answers what the row's unclaimed columns say of the row itself."""
+    own = {name: row.extra[name] for name in OF_THE_ROW if name in row.extra} if row.extra else {}
+    if own:
+        for reply in row.replies:
+            reply.extra = {**own, **(reply.extra or {})}
 
 
 def rest_reader(

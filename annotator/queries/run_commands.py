@@ -67,6 +67,7 @@ def command(run: Run) -> str:
         Run.Kind.JUDGE: _judge,
         Run.Kind.RUBRIC: _induce,
         Run.Kind.SCORE: _score,
+        Run.Kind.EVALUATE: _evaluate,
     }
     is_by_model = run.kind == Run.Kind.SCORE and "rubric" not in run.config
     if run.kind not in makers or is_by_model:  # which has no command
@@ -153,6 +154,19 @@ def _score(config: dict[str, Any]) -> Iterator[str]:
     for flag, value in (values | (config.get("budget") or {})).items():
         if value:
             yield from (f"--{flag}", str(value))
+
+
+def _evaluate(config: dict[str, Any]) -> Iterator[str]:
+    yield from ("evaluate_reward_model", str(config.get("model", "")).removeprefix("rm-"))
+    data = config.get("data") or {}
+    for split in data.get("splits") or []:
+        yield from ("--split", split)
+    for name in ("tag", "import_run", "most"):
+        if data.get(name):
+            yield from (f"--{name.replace('_', '-')}", str(data[name]))
+    for key in config.get("against") or []:
+        yield from ("--against", key)
+    yield from ("--gold", str(config.get("gold", "")))
 
 
 def _options(options: dict[str, Any]) -> Iterator[str]:

@@ -192,6 +192,10 @@ def outcome(run: Run) -> str:
             return _induced(result)
         case Run.Kind.SCORE if "scored" in result:
             return f"{result['scored']:,} of {result['responses']:,} answers scored"
+        case Run.Kind.EVALUATE if result.get("accuracy"):
+            found = result["accuracy"]
+            text = f"right on {100 * found['value']:.1f} % of {found['n']:,} pairs"
+            return f"{text} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
         case Run.Kind.EXPORT if "rows" in result:
             return f"{result['rows']:,} row{'' if result['rows'] == 1 else 's'}"
     return run.message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from annotator.charts import (
     dots_with_intervals,
     mini_interval,
 )
+from annotator.queries.evaluations import Headline
 from annotator.queries.rewards import Detail, Estimate, Listing, Measured, Row
 
 MINI_WIDTH: Final = 128
@@ -32,6 +33,7 @@ class Drawn:
     row: Row
     accuracy: MiniInterval | None
     longer: MiniInterval | None
+    evaluated: Headline | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Table:
     rows: list[Drawn]
 
 
-def table(found: Listing) -> Table:
+def table(found: Listing, evaluated: Mapping[int, Headline]) -> Table:
+    """``evaluated``: the newest evaluation by number of model."""
     rows = found.page.rows
     domain = domain_of(one for row in rows for one in row.measured.known)
     drawn = [
@@ -50,6 +53,7 @@ def table(found: Listing) -> Table:
             row,
             mini(row.measured.accuracy, row.measured, domain=domain),
             mini(row.measured.longer, row.measured, domain=domain, style=0),
+            evaluated.get(row.number),
         )
         for row in rows
     ]

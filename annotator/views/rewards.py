@@ -12,12 +12,12 @@ from annotator.errors import AppError, Gone
 from annotator.forms.training import TrainForm
 from annotator.jobs import base
 from annotator.models import RewardModel, Role
-from annotator.queries import reward_scores
+from annotator.queries import evaluations, reward_scores
 from annotator.queries import rewards as queries
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
 from annotator.services import archives, backbones, training
 from annotator.services import reward_scores as scoring
-from annotator.views import reward_charts
+from annotator.views import reward_charts, reward_evaluations
 from annotator.views.helpers import Access, page_after, project_page, token_or_session
 
 
@@ -30,7 +30,9 @@ def reward_models(request: HttpRequest, access: Access) -> HttpResponse:
         "found": found,
         "ready": readiness(access.project) if found.is_empty else None,
         "least": {"train": LEAST_TRAIN, "test": LEAST_TEST},
-        "table": reward_charts.table(found),
+        "table": reward_charts.table(
+            found, evaluations.headlines(access.project, [row.number for row in found.page.rows])
+        ),
     }
     return render(request, "rewards/list.html", context)
 
@@ -84,6 +86,7 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
         "folder": folder,
         "scored": reward_scores.last_done(reward_model=detail.model),
         "scoring": reward_scores.active_run(reward_model=detail.model),
+        **reward_evaluations.context(detail.model, beside=request.GET.get("beside", "")),
     }
     return render(request, "rewards/model.html", context)
 

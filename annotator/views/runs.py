@@ -33,6 +33,7 @@ RESULTS: Final = {
     Run.Kind.REPORT: "judges/result.html",
     Run.Kind.TRY: "rubrics/tried.html",
     Run.Kind.SCORE: "rubrics/scored.html",
+    Run.Kind.EVALUATE: "rewards/evaluated.html",
 }
 # What a run of a kind shows at any time, beside its figures.
 PARTS: Final = {
