@@ -34,6 +34,22 @@ class Invalid(AppError):
     status = 422
 
 
+class TooMany(AppError):
+    """Asked for too often; ``seconds`` until it would be granted."""
+
+    status = 429
+
+    def __init__(self, message: str, *, advice: str = "", seconds: float = 1.0) -> None:
+        super().__init__(message, advice=advice)
+        self.seconds = seconds
+
+
+class Unavailable(AppError):
+    """Something that it needs is away for now."""
+
+    status = 503
+
+
 class MethodFailed(AppError):
     """A named method (an importer, a trainer, an exporter) could not do its work."""
 

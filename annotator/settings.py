@@ -218,6 +218,12 @@ FILE_UPLOAD_HANDLERS = [
 SIMULATED_JUDGE = env_str("SIMULATED_JUDGE", "127.0.0.1:8790")
 LLM_HOSTS = [*env_list("LLM_HOSTS", []), SIMULATED_JUDGE]
 
+# Scores on demand ---------------------------------------------------------------------------
+# Requests a minute by one token, 0 for no limit, and how long one waits for a worker before it is
+# told to look again.
+SCORE_REQUESTS_PER_MINUTE = env_int("SCORE_REQUESTS_PER_MINUTE", 60)
+SCORE_WAIT_SECONDS = env_int("SCORE_WAIT_SECONDS", 5)
+
 # Security -----------------------------------------------------------------------------------
 
 HTTPS = env_bool("HTTPS", default=False)

@@ -25,11 +25,13 @@ from annotator.views import (
     quality,
     remarks,
     review,
-    reward_evaluations,
+    reward_compare,
+    reward_try,
     rewards,
     run_problems,
     runs,
     tasks,
+    workers,
 )
 
 project = [
@@ -67,6 +69,8 @@ project = [
     path("imports/<int:run_id>/bad-rows.csv", imports.bad_rows, name="import_bad_rows"),
     path("imports/<int:run_id>/undo/", imports.undo, name="import_undo"),
     path("runs/", runs.runs, name="runs"),
+    path("runs/compare/", reward_compare.compare, name="reward_compare"),
+    path("runs/workers/", workers.workers, name="workers"),
     path("runs/<int:run_id>/", runs.run, name="run"),
     path("runs/<int:run_id>/log.txt", runs.log, name="run_log"),
     path("runs/<int:run_id>/cancel/", runs.cancel, name="run_cancel"),
@@ -97,13 +101,8 @@ project = [
     *rubrics,
     path("reward-models/", rewards.reward_models, name="reward_models"),
     path("reward-models/train/", rewards.train, name="train"),
-    path("reward-models/compare/", reward_evaluations.compare, name="reward_models_compare"),
     path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),
-    path(
-        "reward-models/<int:number>/evaluate/",
-        reward_evaluations.evaluate,
-        name="reward_model_evaluate",
-    ),
+    path("reward-models/<int:number>/try/", reward_try.reward_try, name="reward_try"),
     path("reward-models/<int:number>/score/", rewards.score, name="reward_model_score"),
     path(
         "reward-models/<int:number>/artifact.zip",

@@ -5,8 +5,11 @@ curl -H "Authorization: Bearer TOKEN" http://127.0.0.1:8000/api/v1/projects
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
@@ -18,13 +21,14 @@ from annotator.api import (
     projects,
     quality,
     reward_evaluations,
+    reward_models,
     rubric_gaps,
     rubric_scores,
     rubric_tries,
     rubrics,
     tasks,
 )
-from annotator.errors import AppError
+from annotator.errors import AppError, TooMany
 from annotator.models import User
 from annotator.services import tokens
 
@@ -53,6 +57,8 @@ api.add_router("/projects", quality.router)
 api.add_router("/projects", judges.router)
 api.add_router("/projects", judge_reports.router)
 api.add_router("/projects", reward_evaluations.router)
+api.add_router("/projects", reward_models.project_router)
+api.add_router("/reward-models", reward_models.router)
 api.add_router("/projects", rubric_gaps.router)
 api.add_router("/projects", rubric_scores.router)
 api.add_router("/projects", rubric_tries.router)
@@ -64,7 +70,17 @@ def app_error(request: HttpRequest, error: AppError) -> HttpResponse:
     body: dict[str, Any] = {"detail": error.message}
     if error.advice:
         body["advice"] = error.advice
-    return api.create_response(request, body, status=error.status)
+    response = api.create_response(request, body, status=error.status)
+    if isinstance(error, TooMany):
+        response["Retry-After"] = str(max(1, math.ceil(error.seconds)))
+    return response
+
+
+@api.exception_handler(RequestDataTooBig)
+def too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    detail = f"A request has {most:,} bytes at most."
+    return api.create_response(request, {"detail": detail}, status=413)
 
 
 @csrf_exempt

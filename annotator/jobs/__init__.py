@@ -4,13 +4,13 @@ A worker knows the tasks of the modules named here and no others.
 """
 
 from annotator.jobs import (
-    evaluations,
     exports,
     imports,
     induction,
     judging,
     quality,
     reports,
+    reward_asks,
     rubric_tries,
     scoring,
     tasks,
@@ -19,13 +19,13 @@ from annotator.jobs import (
 )
 
 __all__ = [
-    "evaluations",
     "exports",
     "imports",
     "induction",
     "judging",
     "quality",
     "reports",
+    "reward_asks",
     "rubric_tries",
     "scoring",
     "tasks",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from celery import current_task
 from django.db import DatabaseError, connection, transaction
 from kombu.exceptions import OperationalError
 from redis import RedisError
@@ -17,7 +16,7 @@ from redis import RedisError
 from annotator.celery import app
 from annotator.errors import AppError
 from annotator.models import Run
-from annotator.services import runs
+from annotator.services import runs, turns, workers
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ TASKS: Final = {
     Run.Kind.MEASURE: "annotator.jobs.induction.measure",
     Run.Kind.SCORE: "annotator.jobs.scoring.score",
     Run.Kind.TRY: "annotator.jobs.rubric_tries.try_rubric",
-    Run.Kind.EVALUATE: "annotator.jobs.evaluations.evaluate",
+    Run.Kind.ASK: "annotator.jobs.reward_asks.ask",
 }
 
 
@@ -64,7 +63,7 @@ def routing(run: Run) -> dict[str, str]:
 
 
 def worker_name() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return workers.name_here()
 
 
 def perform(run_id: int, work: Callable[[runs.Work], dict[str, Any]]) -> bool:
@@ -73,9 +72,16 @@ def perform(run_id: int, work: Callable[[runs.Work], dict[str, Any]]) -> bool:
     ``work`` returns the run's result. It raises AppError to fail with a message for the user
     and ``runs.Stopped`` when it was asked to stop.
     """
+    while (turn := _turn_of_another(run_id)) is not None:
+        # Its own job does it; this run is begun by the message of another.
+        app.tasks[TASKS[Run.Kind(turn.kind)]](run_id=turn.pk)
+        if _was_done_here(turn):
+            return False
     pen = runs.begin(run_id=run_id, worker=worker_name())
     if pen is None:
         return False
+    if turns.is_on_gpu(pen.run):
+        turns.took(pen.run.project_id)
     try:
         with _beating(pen):
             try:
@@ -102,6 +108,28 @@ def perform(run_id: int, work: Callable[[runs.Work], dict[str, Any]]) -> bool:
     except runs.LostRun:
         log.warning("run %s was taken over by another worker", run_id)
     return True
+
+
+def _turn_of_another(run_id: int) -> Run | None:
+    """Where a message of the gpu queue is for a run whose turn it is not: the run whose turn it is.
+
+    None as well where a job is called by hand, which does what it was called for.
+    """
+    if not current_task or current_task.request.called_directly:
+        return None
+    run = Run.objects.filter(pk=run_id).only("kind", "config", "state", "heartbeat_at").first()
+    if run is None or not turns.is_on_gpu(run):
+        return None
+    if run.state in turns.BEGUN and runs.is_stale(run):  # its worker died
+        return None
+    found = turns.next_on_gpu()
+    return found if found is not None and found.pk != run_id else None
+
+
+def _was_done_here(run: Run) -> bool:
+    """False where another worker was quicker to begin it."""
+    by = Run.objects.filter(pk=run.pk).values_list("worker", flat=True).first()
+    return by is None or by == worker_name()
 
 
 @contextmanager

@@ -1,16 +1,18 @@
-"""Picking up the runs of workers that died, from inside every worker that lives."""
+"""A thread in every worker: says that it lives, and picks up the runs of those that died."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any, Final
 
 from celery.signals import worker_ready, worker_shutting_down
 from django.db import connection
+from redis import RedisError
 
 from annotator.jobs import base
-from annotator.services import runs
+from annotator.services import runs, workers
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +29,37 @@ def look() -> int:
     return len(again)
 
 
-def _watch() -> None:
+def _watch(hostname: str, queues: list[str]) -> None:
+    started = time.time()
+    _tell(hostname, queues, started)
     while not _over.wait(EVERY_SECONDS):
+        _tell(hostname, queues, started)
         try:
             look()
         except Exception:  # the boundary of a thread that must outlive every fault: logged
             log.exception("could not look for dead workers")
             connection.close()
     connection.close()
+    _tell(hostname, [], 0.0)
+
+
+def _tell(hostname: str, queues: list[str], started: float) -> None:
+    """Say what this worker takes from; that it takes from nothing any more is its end."""
+    try:
+        if queues:
+            workers.beat(hostname=hostname, queues=queues, started=started)
+        else:
+            workers.leave(hostname=hostname)
+    except RedisError:  # then there is nothing to work on either; it is tried again
+        log.warning("could not say how this worker is", exc_info=True)
 
 
 @worker_ready.connect
-def start_watching(**_: Any) -> None:
+def start_watching(sender: Any, **_: Any) -> None:
     _over.clear()
-    threading.Thread(target=_watch, name="run-watch", daemon=True).start()
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    arguments = (sender.hostname, queues)
+    threading.Thread(target=_watch, args=arguments, name="run-watch", daemon=True).start()
 
 
 @worker_shutting_down.connect

@@ -27,7 +27,9 @@ FIRST: Final = {
     )
 }
 # Numbers and names of the server, and lists of them.
-HIDDEN: Final = frozenset({"absolute", "judge", "queue", "only", "version", "rubric_version"})
+HIDDEN: Final = frozenset(
+    {"absolute", "judge", "queue", "only", "version", "rubric_version", "reward_model", "request"}
+)
 STORED: Final = frozenset({"path"})  # where the server keeps an upload
 UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of the server
 MAX_VALUE: Final = 200

@@ -21,7 +21,7 @@ TAIL_CHARS: Final = 6_000
 TAIL_LINES: Final = 40
 ACTIVE: Final = (RunState.QUEUED, RunState.RUNNING, RunState.STOPPING)
 # Short looks at something: they have a page of their own and would crowd out the long work.
-ASIDE: Final = (Run.Kind.TRY,)
+ASIDE: Final = (Run.Kind.TRY, Run.Kind.ASK)
 STATES: Final = {
     "active": ("Active", ACTIVE),
     "done": ("Done", (RunState.DONE,)),

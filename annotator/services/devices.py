@@ -19,6 +19,8 @@ from typing import Final
 
 from django.conf import settings
 
+from models import gateway
+
 POLL_SECONDS: Final = 0.5
 # One value per start of a machine, the same in every container on it, unlike the host name.
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -49,12 +51,15 @@ def lock_path() -> Path:
 
 
 @contextmanager
-def hold(*, holder: str, on_wait: Callable[[str], None]) -> Iterator[int]:
+def hold(
+    *, holder: str, on_wait: Callable[[str], None], keeps_model: bool = False
+) -> Iterator[int]:
     """Hold this process's device; yields the lock's file descriptor for a child to inherit.
 
     ``on_wait(who holds it)`` is called about twice a second while another holds it; what it
     raises ends the waiting. A child that inherited the descriptor keeps the device until it ends,
-    so a killed worker's child is waited for.
+    so a killed worker's child is waited for. A model that this process keeps loaded between
+    requests for scores is let go of first, unless ``keeps_model``.
     """
     path = lock_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +70,27 @@ def hold(*, holder: str, on_wait: Callable[[str], None]) -> Iterator[int]:
             time.sleep(POLL_SECONDS)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode()[:HOLDER_CHARS], 0)
+        if not keeps_model:
+            gateway.release()
         yield descriptor
     finally:
         os.close(descriptor)  # never unlocked: that would take it from a child as well
+
+
+def holder() -> str:
+    """Who holds this process's device, in words; empty where nobody does."""
+    try:
+        descriptor = os.open(lock_path(), os.O_RDONLY)
+    except FileNotFoundError:
+        return ""
+    try:
+        # Shared, so that two who look do not see each other; it is given back at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return os.pread(descriptor, HOLDER_CHARS, 0).decode("utf-8", "replace").strip("\0\n ")
+    finally:
+        os.close(descriptor)
 
 
 def _try(descriptor: int) -> bool:

@@ -35,6 +35,11 @@ def stale_after() -> timedelta:
     return timedelta(seconds=settings.RUN_STALE_SECONDS)
 
 
+def is_stale(run: Run) -> bool:
+    """Whether its heart has not beaten for so long."""
+    return run.heartbeat_at is None or run.heartbeat_at < timezone.now() - stale_after()
+
+
 class LostRun(Exception):
     """Another worker owns this run now."""
 
@@ -78,8 +83,7 @@ def begin(*, run_id: int, worker: str) -> Work | None:
     if run is None:
         return None
     now = timezone.now()
-    stale = run.heartbeat_at is None or run.heartbeat_at < now - stale_after()
-    lost = run.state in (RunState.RUNNING, RunState.STOPPING) and stale
+    lost = run.state in (RunState.RUNNING, RunState.STOPPING) and is_stale(run)
     if run.state != RunState.QUEUED and not lost:
         return None
     run.attempt += 1

@@ -1,0 +1,295 @@
+"""Scores of answers that somebody sends or pastes, by a reward model, from a worker of the gpu queue.
+
+A request is a run like any other work, so that it waits its turn, can be canceled and outlives its
+worker. Whoever asked waits a moment for it; a run that was answered in that moment is deleted again,
+since there is nothing to look at that was not said.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from django.conf import settings
+from django.db import connection
+from redis import RedisError
+
+from annotator.errors import Conflict, Invalid, MethodFailed, NotFound
+from annotator.models import Project, RewardModel, Run, RunState, User
+from annotator.queries import reward_asks as queries
+from annotator.queries import reward_scores
+from annotator.services import devices, hashing, reward_transforms, runs, training, workers
+from models import gateway
+from models.errors import ModelsError
+from models.transforms import MOST_REFERENCES, ON_PROMPT, TRANSFORMS, Reference
+from rubrics.judging.prompts import clean
+
+MOST_TEXTS: Final = 256  # of one request, references included
+MOST_TURNS: Final = 100  # messages of one conversation
+MAX_TEXT: Final = 50_000  # characters of one prompt or answer
+MAX_TOTAL: Final = 1_000_000  # characters of one request
+MAX_ROLE: Final = 40
+MOST_AT_ONCE: Final = 16  # requests of a project that wait for a worker
+REFERENCE_SET: Final = 256  # responses that the scale of a model is taken from
+CHUNK: Final = 256
+LOOK_SECONDS: Final = 0.1
+WAITING: Final = threading.BoundedSemaphore(3)  # threads of a web process that may stand waiting
+STAGES: Final = (("load", "Load"), ("score", "Score"))
+
+Messages = list[dict[str, str]]
+Text = str | Messages  # an answer, or one of several messages
+
+
+@dataclass(frozen=True)
+class Item:
+    """An answer to a prompt, and answers to the same prompt that it is measured by."""
+
+    prompt: Messages
+    response: Text
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run scores. ``answers`` are ids of stored responses, in the order of the items."""
+
+    items: tuple[Item, ...]
+    transform: str = "raw"
+    answers: tuple[int, ...] = field(default=())
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Asked:
+        items = tuple(
+            Item(one["prompt"], one["response"], tuple(one["references"]))
+            for one in values["items"]
+        )
+        return cls(items, values["transform"], tuple(values["answers"]))
+
+
+def conversation(prompt: Text) -> Messages:
+    """A prompt as messages; a plain text is what the user says. Raises Invalid."""
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    turns = [{"role": clean(one["role"]), "content": clean(one["content"])} for one in prompt]
+    if not turns or not any(one["content"].strip() for one in turns):
+        raise Invalid("A prompt says what was asked.")
+    if len(turns) > MOST_TURNS:
+        raise Invalid(f"A conversation has {MOST_TURNS} messages at most.")
+    if any(not one["role"].strip() or len(one["role"]) > MAX_ROLE for one in turns):
+        raise Invalid("Every message has a role, such as user or assistant.")
+    return turns
+
+
+def make(items: Sequence[Item], *, transform: str = "raw", answers: Sequence[int] = ()) -> Asked:
+    """A request, checked and cleaned. Raises Invalid."""
+    if transform not in TRANSFORMS:
+        raise Invalid(f"There is no transform {transform!r}. Known: {', '.join(TRANSFORMS)}.")
+    cleaned = tuple(
+        Item(
+            conversation(one.prompt),
+            clean(one.response) if isinstance(one.response, str) else conversation(one.response),
+            tuple(map(clean, one.references)) if transform in ON_PROMPT else (),
+        )
+        for one in items
+    )
+    texts = sum(1 + len(one.references) for one in cleaned)
+    if not 1 <= texts <= MOST_TEXTS:
+        raise Invalid(f"Between 1 and {MOST_TEXTS} answers in one request, references included.")
+    if any(len(one.references) > MOST_REFERENCES for one in cleaned):
+        raise Invalid(f"At most {MOST_REFERENCES} references to a prompt.")
+    sizes = [size for one in cleaned for size in _sizes(one)]
+    if max(sizes) > MAX_TEXT or sum(sizes) > MAX_TOTAL:
+        raise Invalid(
+            f"A text has {MAX_TEXT:,} characters at most, a request {MAX_TOTAL:,}.",
+            advice="Send less at once.",
+        )
+    return Asked(cleaned, transform, tuple(answers))
+
+
+def _sizes(item: Item) -> list[int]:
+    several = [] if isinstance(item.response, str) else item.response
+    turns = [len(turn["content"]) for turn in [*item.prompt, *several]]
+    alone = [len(item.response)] if isinstance(item.response, str) else []
+    return turns + alone + [len(one) for one in item.references]
+
+
+def begin(*, model: RewardModel, asked: Asked, by: User | None) -> Run:
+    """A queued run that scores; the caller enqueues its job. Raises Conflict."""
+    if model.project.modality == Project.Modality.IMAGE:
+        raise Conflict("The answers of this project are images, which cannot be sent as text.")
+    if not training.artifact_folder(model).is_dir():
+        raise Conflict(
+            f"The files of {model} are no longer on the server.", advice="Train it again."
+        )
+    if queries.under_way(model.project_id) >= MOST_AT_ONCE:
+        raise Conflict(
+            f"{MOST_AT_ONCE} requests of this project wait for a worker already.",
+            advice="Ask again when one of them is done.",
+        )
+    config = {
+        "reward_model": model.pk, "model": model.name, "request": asdict(asked), "queue": "gpu",
+    }  # fmt: skip
+    title = f"Scores by {model.name}"
+    return runs.start(project=model.project, kind=Run.Kind.ASK, title=title, config=config, by=by)
+
+
+def wait(run: Run, *, seconds: float | None = None) -> Run:
+    """The run, ended or not, after a moment. At once where no worker could have taken it, or
+    where too many threads of this process wait already."""
+    most = settings.SCORE_WAIT_SECONDS if seconds is None else seconds
+    until = time.monotonic() + most
+    run.refresh_from_db()
+    if not run.is_active or not _is_answered() or not WAITING.acquire(blocking=False):
+        return run
+    try:
+        while run.is_active and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+            run.refresh_from_db(fields=["state"])
+    finally:
+        WAITING.release()
+    run.refresh_from_db()
+    return run
+
+
+def _is_answered() -> bool:
+    try:
+        return workers.is_answered("gpu")
+    except RedisError:
+        return False
+
+
+def forget(run: Run) -> None:
+    """Delete a run that was answered: its result has been given."""
+    Run.objects.filter(pk=run.pk, kind=Run.Kind.ASK, state=RunState.DONE).delete()
+
+
+# The run ------------------------------------------------------------------------------------------
+
+
+def perform(work: runs.Work) -> dict[str, Any]:
+    """Score what was asked. Safe to be killed and run again."""
+    config = work.run.config
+    rows = RewardModel.objects.select_related("project").filter(project=work.run.project_id)
+    model = rows.filter(pk=config["reward_model"]).first()
+    if model is None or not training.artifact_folder(model).is_dir():
+        raise NotFound("This reward model or its files are not there any more.")
+    asked = Asked.from_json(config["request"])
+    work.stage(*STAGES[0])
+    try:
+        with _device(work):
+            desk = _Desk(work, model)
+            reference = desk.reference()
+            work.stage(*STAGES[1])
+            raw = desk.score([(one.prompt, one.response) for one in asked.items])
+            references = desk.references(asked) if asked.transform in ON_PROMPT else []
+    except ModelsError as error:
+        raise MethodFailed(error.message, advice=error.advice) from None
+    scores = reward_transforms.apply(
+        asked.transform, raw, reference=reference, references=references
+    )
+    return {
+        "reward_model": model.pk,
+        "model": model.name,
+        "transform": asked.transform,
+        "reference": reference.as_json() if reference else None,
+        "scores": [_number(one) for one in scores],
+        "raw": [_number(one) for one in raw],
+        "references": [len(one) for one in references],
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+@contextmanager
+def _device(work: runs.Work) -> Any:
+    """The device, for a child that stays loaded for the next request."""
+
+    def look(other: str) -> None:
+        work.check()
+        work.say("waits for the device" + (f": {other} holds it" if other else ""))
+
+    with devices.hold(holder=f"run {work.run.pk}", on_wait=look, keeps_model=True):
+        yield
+
+
+class _Desk:
+    """One model, asked through the child process that holds it."""
+
+    def __init__(self, work: runs.Work, model: RewardModel) -> None:
+        self.work, self.model = work, model
+        self.folder = str(training.artifact_folder(model))
+
+    def score(self, conversations: Sequence[tuple[Messages, Any]]) -> np.ndarray:
+        """Scores (n,), NaN where there is none. The same text is scored once."""
+        keys = [orjson.dumps(one) for one in conversations]
+        distinct = dict(zip(keys, conversations, strict=True))
+        found: dict[bytes, float] = {}
+        for start in range(0, len(distinct), CHUNK):
+            chunk = list(distinct.items())[start : start + CHUNK]
+            request = {
+                "method": "reward-model", "folder": self.folder, "asked": [one for _, one in chunk],
+            }  # fmt: skip
+            reply = gateway.score_in_child(request, check=self.work.check)
+            for (name, _), score in zip(chunk, reply["scores"], strict=True):
+                found[name] = np.nan if score is None else score
+        return np.array([found[name] for name in keys])
+
+    def reference(self) -> Reference | None:
+        """The scale of the model, settled once; None where the project has no answers."""
+        known = queries.reference_of(self.model)
+        if known is not None:
+            return known
+        ids = queries.reference_set(self.model.project_id, size=REFERENCE_SET)
+        subjects = reward_scores.subjects(ids)
+        if not subjects:
+            return None
+        scores = self.score([(clean_turns(one.messages), one.answer) for one in subjects])
+        if not np.isfinite(scores).any():
+            return None
+        keep_reference(self.model, Reference.of(scores))
+        return queries.reference_of(self.model)
+
+    def references(self, asked: Asked) -> list[np.ndarray]:
+        """Scores of the answers that each item is measured by: its own, else stored answers to
+        the same prompt other than itself."""
+        keys = [hashing.of_prompt(one.prompt) for one in asked.items]
+        without = [key for key, one in zip(keys, asked.items, strict=True) if not one.references]
+        stored = queries.answers_to(self.model.project_id, without, most=MOST_REFERENCES + 1)
+
+        def of(key: bytes, item: Item) -> Sequence[str]:
+            others = [clean(text) for text in stored.get(key, ()) if text != item.response]
+            return item.references or others[:MOST_REFERENCES]
+
+        wanted = [of(key, one) for key, one in zip(keys, asked.items, strict=True)]
+        flat = [
+            (item.prompt, text)
+            for item, texts in zip(asked.items, wanted, strict=True)
+            for text in texts
+        ]
+        scores = iter(self.score(flat))
+        return [np.array([next(scores) for _ in texts]) for texts in wanted]
+
+
+def clean_turns(messages: Messages) -> Messages:
+    """Messages of a stored prompt as any tokenizer takes them."""
+    return [{"role": str(one["role"]), "content": clean(str(one["content"]))} for one in messages]
+
+
+KEEP: Final = """
+    UPDATE annotator_rewardmodel SET metrics = metrics || jsonb_build_object('reference', %s::jsonb)
+    WHERE id = %s AND NOT metrics ? 'reference'
+"""
+
+
+def keep_reference(model: RewardModel, reference: Reference) -> None:
+    """Make this the scale of the model, for good: the first one stays."""
+    with connection.cursor() as cursor:
+        cursor.execute(KEEP, [orjson.dumps(reference.as_json()).decode(), model.pk])
