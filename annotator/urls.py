@@ -26,6 +26,7 @@ from annotator.views import (
     remarks,
     review,
     reward_compare,
+    reward_evaluations,
     reward_try,
     rewards,
     run_problems,
@@ -101,7 +102,13 @@ project = [
     *rubrics,
     path("reward-models/", rewards.reward_models, name="reward_models"),
     path("reward-models/train/", rewards.train, name="train"),
+    path("reward-models/compare/", reward_evaluations.compare, name="reward_models_compare"),
     path("reward-models/<int:number>/", rewards.reward_model, name="reward_model"),
+    path(
+        "reward-models/<int:number>/evaluate/",
+        reward_evaluations.evaluate,
+        name="reward_model_evaluate",
+    ),
     path("reward-models/<int:number>/try/", reward_try.reward_try, name="reward_try"),
     path("reward-models/<int:number>/score/", rewards.score, name="reward_model_score"),
     path(

@@ -4,6 +4,7 @@ A worker knows the tasks of the modules named here and no others.
 """
 
 from annotator.jobs import (
+    evaluations,
     exports,
     imports,
     induction,
@@ -19,6 +20,7 @@ from annotator.jobs import (
 )
 
 __all__ = [
+    "evaluations",
     "exports",
     "imports",
     "induction",

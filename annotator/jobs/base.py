@@ -37,6 +37,7 @@ TASKS: Final = {
     Run.Kind.MEASURE: "annotator.jobs.induction.measure",
     Run.Kind.SCORE: "annotator.jobs.scoring.score",
     Run.Kind.TRY: "annotator.jobs.rubric_tries.try_rubric",
+    Run.Kind.EVALUATE: "annotator.jobs.evaluations.evaluate",
     Run.Kind.ASK: "annotator.jobs.reward_asks.ask",
 }
 

@@ -41,6 +41,7 @@ class Run(models.Model):
         MEASURE = "measure", "Rubric measurement"
         TRY = "try", "Rubric tried"
         SCORE = "score", "Scores"
+        EVALUATE = "evaluate", "Evaluation"
         ASK = "ask", "Scores asked for"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")

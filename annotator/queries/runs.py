@@ -192,6 +192,8 @@ def outcome(run: Run) -> str:
             return _induced(result)
         case Run.Kind.SCORE if "scored" in result:
             return f"{result['scored']:,} of {result['responses']:,} answers scored"
+        case Run.Kind.ASK if "scores" in result:
+            return f"{len(result['scores']):,} scores"
         case Run.Kind.EVALUATE if result.get("accuracy"):
             found = result["accuracy"]
             text = f"right on {100 * found['value']:.1f} % of {found['n']:,} pairs"

@@ -53,6 +53,7 @@ KEEPS = {
     Run.Kind.TRY: "Canceling keeps every reply that was paid for; trying again pays for the rest.",
     Run.Kind.ASK: "Canceling keeps nothing; asking again scores it again.",
     Run.Kind.SCORE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
+    Run.Kind.EVALUATE: "Canceling keeps every score; resuming asks for those that are missing.",
 }
 
 
