@@ -291,3 +291,14 @@ def test_criterion_of_a_program_can_become_a_persons(
     rubrics.approve(version=draft, by=None)
     texts = [line.text for line in rubric_lists.lines_of(draft.pk)]
     assert program.text in texts
+
+
+def test_page_of_the_run_says_how_many_tasks_it_made(
+    project: Project, owner: User, version: RubricVersion
+) -> None:
+    decided(project, 3)
+    make(version, number=2)
+    run = Run.objects.get(kind=Run.Kind.TASKS)
+    html = signed_in(owner).get(reverse("run", args=[project.slug, run.pk])).content.decode()
+    assert "2 tasks made." in html
+    assert f'<a href="{reverse("tasks", args=[project.slug])}">All tasks</a>' in html
