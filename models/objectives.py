@@ -139,7 +139,7 @@ class HelpSteerOptions(ScoreOptions):
     )
 
 
-class GpmOptions(SmoothedOptions):
+class GpmOptions(BradleyTerryOptions):
     """Options of the general preference model."""
 
     dim: int = Field(
@@ -148,7 +148,7 @@ class GpmOptions(SmoothedOptions):
         le=8,
         multiple_of=2,
         title="Dimensions",
-        description="Of what stands for a response, an even number. 2 hold one cycle, more hold "
+        description="Numbers per response that make circles, an even number: 2 hold one, more hold "
         "several.",
     )
     tau: float = Field(
@@ -157,6 +157,14 @@ class GpmOptions(SmoothedOptions):
         le=100,
         title="Temperature",
         description="The chance of winning is the logistic of the pair's score divided by this.",
+    )
+    damping: float = Field(
+        default=0.02,
+        ge=0,
+        le=10,
+        title="Damping of circles",
+        description="Weight of the squared numbers that make circles: without a reason to be there "
+        "they vanish, and what is left is Bradley–Terry.",
     )
     references: int = Field(
         default=256,
@@ -184,6 +192,9 @@ def read_mix(text: str) -> dict[str, float]:
         raise ValueError("a score needs a weight that is not 0")
     return found
 
+
+READS_LISTS: Final = frozenset({"plackett-luce"})  # learn from rankings, beside pairs
+RATED: Final = frozenset({"regression", "helpsteer2"})  # learn from ratings of attributes
 
 OBJECTIVES: Final[dict[str, Method]] = {
     "bradley-terry": Method(

@@ -34,6 +34,7 @@ from typing import Any, Final, TypeGuard, TypeVar
 import orjson
 
 from models.errors import BadData
+from models.workdir import ATTRIBUTES
 
 Message = dict[str, str]
 Picture = dict[str, str]  # {"image": path}: in a file relative to its folder, in memory absolute
@@ -256,11 +257,13 @@ def write_pairs(path: Path, pairs: Iterable[Pair] | Iterable[Ranked]) -> int:
 
 
 def data_sha256(workdir: Path) -> str:
-    """One SHA-256 over the files of a training folder, in the order of SPLITS, pairs first."""
+    """One SHA-256 over the data of a training folder: pairs, in the order of SPLITS, rankings,
+    and the names of the attributes, which say what each output means."""
     digest = hashlib.sha256()
     pairs = [pairs_path(workdir, split) for split in SPLITS]
     lists = [path for split in SPLITS if (path := lists_path(workdir, split)).exists()]
-    for path in (*pairs, *lists):
+    attributes = [path for path in [workdir / ATTRIBUTES] if path.exists()]
+    for path in (*pairs, *lists, *attributes):
         if not path.exists():
             raise BadData(f"{path.name} is missing.", advice="Prepare the pairs again.")
         with path.open("rb") as file:

@@ -7,7 +7,7 @@ stands in, and two statements a list instead of a join that the planner might tu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
@@ -21,6 +21,7 @@ from annotator.queries.pairs import CHUNK, Pair, Selection, chunks
 from annotator.queries.snapshot import current
 
 Message = dict[str, str]
+RatingsOf = Callable[[Iterable[int]], dict[int, dict[str, float]]]
 
 
 class PromptText(NamedTuple):
@@ -136,11 +137,8 @@ def with_texts(
 def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[Batch, bool]:
     """The pairs with their texts, and whether any two texts are alike."""
     prompt_ids, a_ids, b_ids = zip(*[pair[:3] for pair in chunk], strict=True)
-    with psycopg.Cursor(raw) as cursor:
-        cursor.execute(PROMPTS, [_array({*prompt_ids})], binary=True)
-        prompts = {row[0]: row for row in map(PromptText._make, cursor.fetchall())}
-        cursor.execute(RESPONSES, [_array({*a_ids, *b_ids})], binary=True)
-        responses = {row[0]: row for row in map(ResponseText._make, cursor.fetchall())}
+    prompts = prompts_of({*prompt_ids}, raw)
+    responses = responses_of({*a_ids, *b_ids}, raw)
     batch = Batch(
         chunk,
         list(map(prompts.__getitem__, prompt_ids)),
@@ -148,6 +146,20 @@ def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[Batch, bool]:
         list(map(responses.__getitem__, b_ids)),
     )
     return batch, len({response[1] for response in responses.values()}) < len(responses)
+
+
+def prompts_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, PromptText]:
+    """Prompts by id."""
+    with psycopg.Cursor(raw) as cursor:
+        cursor.execute(PROMPTS, [_array(ids)], binary=True)
+        return {row[0]: row for row in map(PromptText._make, cursor.fetchall())}
+
+
+def responses_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, ResponseText]:
+    """Answers by id."""
+    with psycopg.Cursor(raw) as cursor:
+        cursor.execute(RESPONSES, [_array(ids)], binary=True)
+        return {row[0]: row for row in map(ResponseText._make, cursor.fetchall())}
 
 
 def _array(ids: Iterable[int]) -> str:
@@ -200,26 +212,30 @@ def training_rows(
     selection: Selection | None = None,
     min_votes: int = 1,
     keep_ties: bool = False,
+    ratings: RatingsOf | None = None,
     connection: psycopg.Connection | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The pairs of one split as a reward model's trainer reads them (``models.pairs``).
 
     ``p`` is the share of votes for the chosen response, a tie as half a vote each. Pairs without a
     majority come as ``p`` .5 where ``keep_ties``, else not at all. Identical texts never come:
-    there is nothing to learn from them.
+    there is nothing to learn from them. ``ratings`` gives those of a prompt's responses.
     """
     chosen = replace(selection or Selection(), splits=(split,))
     read = chunks(project, chosen, connection=connection, size=CHUNK)
     for chunk in with_texts(read, connection=connection):
+        rated = ratings({pair.prompt_id for pair in chunk.pairs}) if ratings else {}
         for one in chunk:
             if one.is_repeat or one.pair.votes < max(min_votes, 1) or one.a.same_as(one.b):
                 continue
             outcome = one.pair.outcome
             if outcome in ("a", "b") or keep_ties:
-                yield _training_row(one, flip=outcome == "b")
+                yield _training_row(one, flip=outcome == "b", ratings=rated)
 
 
-def _training_row(one: Compared, *, flip: bool) -> dict[str, Any]:
+def _training_row(
+    one: Compared, *, flip: bool, ratings: dict[int, dict[str, float]]
+) -> dict[str, Any]:
     pair = one.pair
     chosen, rejected = (one.b, one.a) if flip else (one.a, one.b)
     decided = pair.outcome in ("a", "b")
@@ -233,4 +249,6 @@ def _training_row(one: Compared, *, flip: bool) -> dict[str, Any]:
         "strength": max(1, round(pair.strength)) if decided else 0,
         "prompt_id": pair.prompt_id,
         "pair_id": pair.pair_id,
+        "chosen_ratings": ratings.get(chosen.id),
+        "rejected_ratings": ratings.get(rejected.id),
     }

@@ -126,6 +126,7 @@ class Selection:
     raters: Raters = "all"
     names: tuple[str, ...] = ()  # with raters="named"
     splits: tuple[str, ...] = tuple(Split.values)
+    without_kinds: tuple[str, ...] = ()  # of task, whose votes do not count here
 
     @property
     def with_held(self) -> bool:
@@ -181,17 +182,27 @@ SELECT v.*, q.split FROM (
 ) v JOIN annotator_prompt q ON q.id = v.prompt_id
 WHERE q.split = ANY(%(splits)s)
 """
+# Said only where it is asked for: a look at every vote's task.
+NOT_OF_KINDS: Final = """
+                   AND task_id NOT IN (SELECT id FROM annotator_task WHERE
+                       project_id = %(project)s AND kind = ANY(%(without_kinds)s))"""
 
 
 def counted(project: Project, selection: Selection) -> tuple[str, dict[str, Any]]:
     """The statement that counts votes per pair, columns as in ``Pair``, and its parameters."""
     raters = rater_ids(project, selection)
-    return COUNTED, {
+    sql = (
+        COUNTED.replace("AS used", f"{NOT_OF_KINDS} AS used")
+        if selection.without_kinds
+        else COUNTED
+    )
+    return sql, {
         "project": project.pk,
         "all_raters": raters is None,
         "raters": raters or [],
         "with_held": selection.with_held,
         "splits": list(selection.splits),
+        "without_kinds": list(selection.without_kinds),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from annotator.queries.figures import cached
 from annotator.queries.pair_texts import training_rows
 from annotator.queries.pairs import Selection, counted
 from annotator.queries.snapshot import current
+from annotator.queries.training_rows import ratings_of
 from models.intervals import wilson
 
 LEAST_TRAIN: Final = 10  # preferences; fewer teach nothing that a test could show
@@ -123,10 +124,30 @@ def count(project: Project) -> Readiness:
 
 
 def rows_of(
-    project: Project, split: str, *, connection: psycopg.Connection
+    project: Project,
+    split: str,
+    *,
+    attributes: list[str],
+    without_rankings: bool,
+    connection: psycopg.Connection,
 ) -> Iterator[dict[str, Any]]:
-    """Training rows of one split (models.pairs); pairs without a majority come with p = .5."""
-    return training_rows(project, split, keep_ties=True, connection=connection)
+    """Training rows of one split (models.pairs); pairs without a majority come with p = .5.
+
+    With mean ratings on the ``attributes``, if any. ``without_rankings`` leaves out the votes that
+    rankings of several responses come to, which are then learned from as what they are.
+    """
+
+    def ratings(prompts: Iterable[int]) -> dict[int, dict[str, float]]:
+        return ratings_of(project, prompts, attributes, connection=connection)
+
+    return training_rows(
+        project,
+        split,
+        selection=Selection(without_kinds=("ranking",) if without_rankings else ()),
+        keep_ties=True,
+        ratings=ratings if attributes else None,
+        connection=connection,
+    )
 
 
 @dataclass(frozen=True)

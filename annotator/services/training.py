@@ -19,7 +19,7 @@ from annotator.errors import AppError, Invalid, MethodFailed
 from annotator.models import AuditEvent, Project, RewardModel, Run, User
 from annotator.queries.rewards import describe
 from annotator.services import backbones, devices, runs
-from annotator.services.training_data import collect, require_enough_in
+from annotator.services.training_data import collect, require_enough_in, require_kind_in
 from annotator.services.training_events import Reporter
 from models.errors import ModelsError
 from models.training import TrainingConfig, TrainingResult, explain, supervise
@@ -76,6 +76,7 @@ def start(
         objective=objective, backbone=backbone, options=options, by_operator=by_operator
     )
     require_enough_in(project)
+    require_kind_in(project, config.objective)
     return runs.start(
         project=project,
         kind=Run.Kind.TRAIN,

@@ -39,7 +39,8 @@ class Regression(Objective):
         if unknown := [name for name in mix if name not in self.attributes]:
             known = ", ".join(self.attributes)
             raise BadData(
-                f"Nothing is rated on {', '.join(unknown)}.", advice=f"There is: {known}."
+                f"Nothing is rated on {', '.join(unknown)}; there is: {known}.",
+                advice="Change the option score.",
             )
         self.mix = torch.tensor([mix.get(name, 0.0) for name in self.attributes])  # (a,)
         self.mean, self.deviation = torch.zeros(self.outputs), torch.ones(self.outputs)  # (a,)

@@ -19,17 +19,18 @@ RESPONSES_AT_ONCE: Final = 64  # compared with all references together
 class GeneralPreference(Objective):
     """Log-odds that i beats j: v_i R v_j / τ, R of skew-symmetric blocks [[0, 1], [-1, 0]].
 
-    s(i, j) = -s(j, i) and s(i, i) = 0, exactly. Bradley-Terry is within it: v = (r, 1). So that a
-    backbone without a constant reaches it too, 1 is added to the second number of the first block.
-    A response's score is its mean chance of winning against ``references``, which are saved with
-    the model. Source: Zhang et al. 2024, arXiv 2410.02197.
+    s(i, j) = -s(j, i) and s(i, i) = 0, exactly. v = (r, τ, u): r is a Bradley-Terry score beside a
+    constant, since no backbone has to have one, and u (dim,) what makes circles. Where there are
+    none, u stays at its beginning, a saddle. A response's score is its mean chance of winning
+    against ``references``, which are saved with the model.
+    Source: Zhang et al. 2024, arXiv 2410.02197, where v is the backbone's alone.
     """
 
     options: GpmOptions
 
     def __init__(self, options: GpmOptions, *, attributes: Sequence[str] = ()) -> None:
         super().__init__(options, attributes=attributes)
-        self.outputs, self.references = options.dim, options.references
+        self.outputs, self.references = 1 + options.dim, options.references
         self.kept: Tensor | None = None  # (r, d)
 
     def begin(self, module: nn.Module, ratings: object) -> None:
@@ -41,16 +42,20 @@ class GeneralPreference(Objective):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         e = self.options.smoothing
         p = batch.p * (1 - e) + (1 - batch.p) * e  # (b,)
-        return negative_log_likelihood(self.margins(outputs), p)
+        circles = outputs[:, 1:].square().sum(1).view(-1, 2).sum(1)  # (b,)
+        centering = outputs[:, 0].view(-1, 2).sum(1).square()  # (b,)
+        pull = self.options.damping * circles + self.options.center * centering
+        return negative_log_likelihood(self.margins(outputs), p) + pull
 
     def margins(self, outputs: Tensor) -> Tensor:
-        first, second = outputs.view(-1, 2, self.options.dim).unbind(1)  # (n, d) each
+        first, second = outputs.view(-1, 2, self.outputs).unbind(1)  # (n, 1 + dim) each
         return self.compare(first, second)
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        """Log-odds (...) that the first is better; outputs (..., d) that broadcast."""
-        a, b = blocks(first), blocks(second)  # (..., d / 2, 2)
-        return (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(-1) / self.options.tau
+        """Log-odds (...) that the first is better; outputs (..., 1 + dim) that broadcast."""
+        u, v = (side[..., 1:].unflatten(-1, (-1, 2)) for side in (first, second))
+        circles = (u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]).sum(-1)  # (...)
+        return first[..., 0] - second[..., 0] + circles / self.options.tau
 
     def refer(self, outputs: Tensor) -> None:
         self.kept = outputs.detach().cpu()
@@ -71,11 +76,3 @@ class GeneralPreference(Objective):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.kept = state["references"]
-
-
-def blocks(outputs: Tensor) -> Tensor:
-    """Embeddings (..., d / 2, 2) of outputs (..., d)."""
-    pairs = outputs.unflatten(-1, (-1, 2))
-    constant = torch.zeros_like(pairs)
-    constant[..., 0, 1] = 1
-    return pairs + constant

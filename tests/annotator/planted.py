@@ -101,7 +101,7 @@ def preferences(
             project=owner,
             prompt=two[0].prompt,
             response_ids=[one.pk for one in two],
-            content_hash=digest("task", str(two[0].pk)),
+            content_hash=digest("planted task", str(two[0].pk)),
             overlap=raters,
             judged=raters,
             free=0,

@@ -261,13 +261,13 @@ def test_a_list_of_two_is_a_pair_with_its_share_of_votes():
 
 # General preferences.
 
-embeddings = st.lists(st.floats(-100, 100, width=32), min_size=8, max_size=8)
+embeddings = st.lists(st.floats(-100, 100, width=32), min_size=9, max_size=9)
 
 
 @given(embeddings, embeddings, st.sampled_from([2, 4, 6, 8]), st.sampled_from([0.1, 1.0]))
 def test_general_preferences_are_antisymmetric_to_the_last_bit(one, other, dim, tau):
     made = GeneralPreference(GpmOptions(dim=dim, tau=tau))
-    i, j = torch.tensor(one)[:dim], torch.tensor(other)[:dim]
+    i, j = torch.tensor(one)[: 1 + dim], torch.tensor(other)[: 1 + dim]
     margins = made.margins(torch.stack([i, j, j, i, i, i]))
     assert margins[0].item() == -margins[1].item()
     assert margins[2].item() == 0.0
@@ -275,20 +275,19 @@ def test_general_preferences_are_antisymmetric_to_the_last_bit(one, other, dim, 
 
 def test_general_preferences_hold_bradley_terry():
     made = GeneralPreference(GpmOptions(dim=2))
-    scores = torch.tensor([0.5, -1.0])
-    found = made.margins(torch.stack([scores, torch.zeros(2)], dim=1))
-    assert found.item() == 1.5
+    assert made.margins(torch.tensor([[0.5, 0.0, 0.0], [-1.0, 2.0, 3.0]])).item() == 1.5
+    assert made.margins(torch.tensor([[0.5, 1.0, 2.0], [-1.0, 4.0, 3.0]])).item() == 1.5 + 3 - 8
 
 
 def test_a_score_is_the_mean_chance_against_the_references():
     made = GeneralPreference(GpmOptions(dim=2))
     with pytest.raises(BadArtifact, match="lacks the references"):
-        made.scores(torch.zeros(1, 2))
-    made.refer(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+        made.scores(torch.zeros(1, 3))
+    made.refer(torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     expected = [(1 / (1 + math.exp(-r)) + 1 / (1 + math.exp(1 - r))) / 2 for r in (0.0, 2.0)]
     again = GeneralPreference(GpmOptions(dim=2))
     again.load_state(made.state())
-    found = again.scores(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+    found = again.scores(torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]]))
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
