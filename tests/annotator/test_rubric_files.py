@@ -284,6 +284,11 @@ def test_commands_carry_a_rubric_from_one_project_to_another(tmp_path: Path) -> 
             call_command("export_rubric", project.slug, bad, stdout=StringIO())
     with pytest.raises(CommandError, match="has a draft"):
         call_command("import_rubric", other.slug, str(path), stdout=StringIO())
+    renamed = {"name": "Clearer", "json": True, "stdout": (said := StringIO())}
+    call_command("import_rubric", other.slug, str(path), **renamed)
+    found = json.loads(said.getvalue())
+    assert found.pop("rubric_id") == Rubric.objects.get(project=other, name="Clearer").pk
+    assert found == {"rubric": "Clearer", "version": 1, "criteria": 3}
     with pytest.raises(CommandError, match="No such file"):
         call_command("import_rubric", other.slug, str(tmp_path / "no.json"), stdout=StringIO())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("slug")
         parser.add_argument("file")
         parser.add_argument("--name", default="", help="of the rubric; as the file says if empty")
+        parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, file: str, name: str = "", **options: Any) -> None:
         project = Project.objects.filter(slug=slug).first()
@@ -31,6 +33,11 @@ class Command(BaseCommand):
         except AppError as error:
             raise waiting.as_command_error(error) from error
         count = version.criteria.count()
+        if options["json"]:
+            names = {"rubric": version.rubric.name, "rubric_id": version.rubric_id}
+            found = names | {"version": version.number, "criteria": count}
+            self.stdout.write(json.dumps(found, ensure_ascii=False))
+            return
         self.stdout.write(f"{version}: {count:,} criteri{'on' if count == 1 else 'a'}, a draft.")
 
 
