@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import nsmallest
 from typing import Any, Final
 
 import orjson
@@ -54,15 +55,15 @@ def chosen(
     smaller, and what is imported later does not change the order of what was there.
     """
     limit = min(most or MOST, MOST)
-    found = [
+    found = (
         (sha256(f"{seed}\0{pair.a_id}\0{pair.b_id}".encode()).digest(), sides)
         for pair in decided_pairs(project, selection)
         if pair.outcome in ("a", "b")
         and (sides := _sides(pair))
         and (only is None or (sides.prompt_id, sides.chosen_id, sides.rejected_id) in only)
-    ]
-    found.sort(key=lambda row: row[0])
-    return [sides for _, sides in found[:limit]]
+    )
+    # No more than the sample is held, of however many pairs.
+    return [sides for _, sides in nsmallest(limit, found, key=lambda row: row[0])]
 
 
 def _sides(pair: Pair) -> Sides:

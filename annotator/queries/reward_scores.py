@@ -19,6 +19,7 @@ from django.db.models import Exists, OuterRef
 from numpy.typing import NDArray
 
 from annotator.models import Project, Response, RewardModel, RewardScore, RubricVersion, Run
+from annotator.queries.figures import cached
 from annotator.queries.judging import Unsendable, pictures, whole
 from annotator.queries.runs import ACTIVE
 from annotator.queries.snapshot import current
@@ -252,7 +253,8 @@ def summary(
 
 @dataclass(frozen=True)
 class Cost:
-    """What scoring every response takes: ``calls`` in all, ``known`` of them answered before."""
+    """What scoring every response takes: ``calls`` in all, ``known`` of them answered before,
+    MOST_COUNTED where there are so many or more."""
 
     responses: int
     asked: int
@@ -263,14 +265,21 @@ class Cost:
         return self.responses * self.asked
 
     @property
+    def is_known_in_part(self) -> bool:
+        return self.known == MOST_COUNTED
+
+    @property
     def left(self) -> int:
         return max(0, self.calls - self.known)
 
 
+MOST_COUNTED: Final = 100_000  # verdicts that a page counts: there may be tens of millions
 KNOWN: Final = """
-    SELECT count(*) FROM annotator_criterionverdict v
-    JOIN annotator_criterion c ON c.id = v.criterion_id
-    WHERE c.version_id = %s AND c.verifier = 'llm' AND v.call_key IS NOT NULL
+    SELECT count(*) FROM (
+        SELECT FROM annotator_criterionverdict v
+        JOIN annotator_criterion c ON c.id = v.criterion_id
+        WHERE c.version_id = %s AND c.verifier = 'llm' AND v.call_key IS NOT NULL
+        LIMIT %s) counted
 """
 
 
@@ -279,9 +288,15 @@ def cost(version: RubricVersion, *, asked: int) -> Cost:
 
     Verdicts that are kept cost nothing again; other runs' replies may be in the cache as well.
     """
-    responses = Response.objects.filter(project=version.rubric.project_id).count()
-    known = _fetch(KNOWN, [version.pk])[0][0] if asked else 0
+    project = version.rubric.project_id
+    counted = cached("responses", [project], lambda _: {project: _responses(project)})
+    responses = counted[project]
+    known = _fetch(KNOWN, [version.pk, MOST_COUNTED])[0][0] if asked else 0
     return Cost(responses, asked, min(int(known), responses * asked))
+
+
+def _responses(project_id: int) -> int:
+    return Response.objects.filter(project=project_id).count()
 
 
 def last_run(

@@ -262,6 +262,7 @@ def _note(version: RubricVersion, by: User | None, kind: str, done: Queued) -> N
 # To the next round ----------------------------------------------------------------------------
 
 
+@transaction.atomic
 def next_round(*, found: Basis, kind: str, by: User | None) -> Run:
     """A run that induces a rubric from these pairs only, as this version was; to be enqueued.
 
@@ -281,6 +282,7 @@ def next_round(*, found: Basis, kind: str, by: User | None) -> Run:
     most = induction.PAIRS if induction.needs_model(source.method) else induction.MOST_ONLY
     pairs = queries.ids_of(found.sheet, rows[:most])
     name = name_of_round(version.rubric.name)
+    rubrics.hold(version.rubric)  # two who press at once see each other's run
     _require_idle(found.project, name)
     return induction.start(
         project=found.project,

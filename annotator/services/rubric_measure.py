@@ -44,6 +44,8 @@ def start(
         if judge.project_id != project.pk or not asks:
             raise Invalid("Choose a judge of this project that asks a model.")
         judges.check_usable(judge)
+        if version.is_draft and version.verifier_id is None:  # it stays the one that is asked
+            RubricVersion.objects.filter(pk=version.pk).update(verifier=judge)
     config = {
         "version": version.pk,
         "judge": judge.pk if judge else None,

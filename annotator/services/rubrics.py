@@ -78,7 +78,7 @@ def propose(
     A run that is done again replaces its own draft. Raises Conflict for a draft with decisions.
     """
     with transaction.atomic():
-        _lock(rubric)
+        hold(rubric)
         old = rubric.versions.filter(state=RubricVersion.State.DRAFT).first()
         if old is not None and (run is None or old.run_id != run.pk) and _is_touched(old):
             raise Conflict(
@@ -97,7 +97,7 @@ def propose(
 def draft(*, rubric: Rubric, by: User | None, like: RubricVersion | None = None) -> RubricVersion:
     """A draft to work on, with the criteria of another version or empty; the open one, if any."""
     with transaction.atomic():
-        _lock(rubric)
+        hold(rubric)
         found = rubric.versions.filter(state=RubricVersion.State.DRAFT).first()
         if found is not None:
             return found
@@ -114,7 +114,7 @@ def draft(*, rubric: Rubric, by: User | None, like: RubricVersion | None = None)
 def archive(*, rubric: Rubric, by: User | None, is_archived: bool = True) -> None:
     """Take a rubric out of the list, or back into it. What was made of it stays."""
     with transaction.atomic():
-        _lock(rubric)
+        hold(rubric)
         at = timezone.now() if is_archived else None
         Rubric.objects.filter(pk=rubric.pk).update(archived_at=at)
         _note(rubric, by, "archive" if is_archived else "restore")
@@ -289,7 +289,7 @@ def is_concise(version: RubricVersion) -> bool:
     return bool(version.options.get("concise"))
 
 
-def _lock(rubric: Rubric) -> None:
+def hold(rubric: Rubric) -> None:
     """One writer per rubric: its row is the lock of its versions and their criteria."""
     if not Rubric.objects.select_for_update(no_key=True).filter(pk=rubric.pk).exists():
         raise NotFound("This rubric is not there any more.")

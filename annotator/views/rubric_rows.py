@@ -337,7 +337,9 @@ def held_out(
         label=_sentence(dots, people),
         heading="Held-out accuracy",
         caption=f"{n:,} pair{'s' * (n != 1)} of the test split, never used to induce. "
-        "An even pair counts as wrong.",
+        "An even pair counts as wrong."
+        + " Who chooses criteria by this figure makes it flatter."
+        * version.is_draft,
         reference=Reference(people, f"people {formats.percent(people, unit='')}")
         if people is not None
         else None,

@@ -15,8 +15,9 @@ from django.views.decorators.http import require_GET, require_POST
 from annotator.errors import AppError, Invalid
 from annotator.forms import criteria as forms
 from annotator.jobs import base
-from annotator.models import Criterion, Role, RubricVersion
+from annotator.models import Criterion, Judge, Role, RubricVersion
 from annotator.queries import rubrics as queries
+from annotator.queries.rubric_tries import askable
 from annotator.services import rubric_files, rubrics
 from annotator.services import rubric_measure as measuring
 from annotator.views import rubric_gaps, rubric_rows
@@ -100,6 +101,7 @@ def _show(
         "path": rubric_rows.path(criteria, figures),
         "gaps": rubric_gaps.panel(found, sheet, _weights(criteria, sheet)),
         "active": queries.active_runs(found),
+        "verifiers": _verifiers(access, found),
         "versions": queries.versions(found.rubric),
         "is_weighted": any(one.weight is not None for one in criteria),
         "error": error,
@@ -298,8 +300,21 @@ def _equal(request: HttpRequest, access: Access, found: RubricVersion) -> str:
     return _address(access, found)
 
 
+def _verifiers(access: Access, found: RubricVersion) -> list[Judge]:
+    """Who could answer the criteria that a model checks, where the version names nobody."""
+    if found.verifier_id is not None or not access.can_manage:
+        return []
+    asks = any(one.verifier == Criterion.Verifier.LLM for one in rubrics.in_force(found))
+    return askable(access.project) if asks else []
+
+
 def _measure(request: HttpRequest, access: Access, found: RubricVersion) -> str:
-    run = measuring.start(version=found, by=request.user)
+    judge, named = None, request.POST.get("judge", "")
+    if named:
+        judge = next((one for one in _verifiers(access, found) if str(one.pk) == named), None)
+        if judge is None:
+            raise Invalid("Choose a judge of this project that asks a model.")
+    run = measuring.start(version=found, by=request.user, verify_with=judge)
     base.enqueue(run)
     return reverse("run", args=[access.project.slug, run.pk])
 

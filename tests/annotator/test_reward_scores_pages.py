@@ -12,7 +12,8 @@ from django.test import Client
 from django.urls import reverse
 
 from annotator.formats import percent
-from annotator.models import Response, RewardScore, Role, Run, RunState
+from annotator.models import CriterionVerdict, Response, RewardScore, Role, Run, RunState
+from annotator.queries import reward_scores as queries
 from annotator.services import reward_scores, rubrics, tokens, training
 from tests import factories
 from tests.annotator.rewarding import (
@@ -54,6 +55,23 @@ def test_page_says_the_cost_in_calls_before_anything_is_asked() -> None:
     assert "All 12 answers × 2 criteria that a language model checks: 24 calls" in page
     free = owner.get(address(approved(project))).content.decode()
     assert "it costs no calls" in free
+
+
+def test_page_counts_no_more_verdicts_than_it_has_to(monkeypatch) -> None:
+    """A version that scored a million answers has tens of millions of verdicts."""
+    project = world()
+    asking = approved(project, CITES)
+    criterion = asking.criteria.get(verifier="llm")
+    responses = Response.objects.filter(project=project)[:3]
+    CriterionVerdict.objects.bulk_create(
+        CriterionVerdict(criterion=criterion, response=one, value=1, call_key=b"k" * 32)
+        for one in responses
+    )
+    owner = client_of(project, Role.OWNER)
+    assert ", 3 of them answered already; 9 to pay" in owner.get(address(asking)).content.decode()
+    monkeypatch.setattr(queries, "MOST_COUNTED", 2)
+    page = owner.get(address(asking)).content.decode()
+    assert ", 2 or more of them answered already; 10 to pay for at most" in page
 
 
 def test_owner_starts_a_run_with_what_the_form_says() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
@@ -409,6 +409,29 @@ def test_next_round_pressed_twice_starts_once(world: World) -> None:
     said = client.post(world.url("rubric_gaps_induce"), follow=True).content.decode()
     assert "is at work on “Tone, round 2” already" in said
     assert Run.objects.filter(kind=Run.Kind.RUBRIC).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_next_round_asked_for_by_two_at_once_starts_once() -> None:
+    world = World([SILENT, CONTRARY, SILENT, HELD])
+    refused: list[str] = []
+
+    def press() -> None:
+        try:
+            rubric_gaps.next_round(found=world.basis, kind="", by=world.owner)
+        except Conflict as error:
+            refused.append(error.message)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=press)
+    with transaction.atomic():
+        rubric_gaps.next_round(found=world.basis, kind="", by=world.owner)
+        other.start()
+        other.join(timeout=2)  # it waits for the first, whose run it cannot see yet
+    other.join()
+    assert Run.objects.filter(kind=Run.Kind.RUBRIC).count() == 1
+    assert "is at work on “Tone, round 2” already" in refused[0]
 
 
 def test_next_round_says_that_its_draft_is_in_work(world: World) -> None:

@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from annotator.models import Criterion, Project, Rater, Role, RubricVersion
+from annotator.models import Criterion, Project, Rater, Role, RubricVersion, Run
 from annotator.queries import rubrics as queries
 from annotator.queries.criteria import asked, digest
 from annotator.services import rubrics
@@ -281,6 +281,23 @@ def test_pairs_of_the_test_split_are_never_an_example(owner: Client, version) ->
     first = version.criteria.first()
     shown = page(owner, at("rubric_version", version), criterion=first.pk)
     assert re.findall(r"good (\d+)", shown) == ["6"]
+
+
+def test_version_that_names_no_verifier_is_measured_by_the_judge_that_is_chosen(
+    owner: Client, version, project
+) -> None:
+    judge = factories.judge(project)
+    foreign = factories.judge(factories.project())
+    assert f'value="{judge.pk}" selected' in page(owner, at("rubric_version", version))
+    url = at("rubric_change", version)
+    refused = owner.post(url, {"action": "measure", "judge": foreign.pk})
+    assert refused.status_code == 422
+    assert not Run.objects.exists()
+    owner.post(url, {"action": "measure", "judge": judge.pk})
+    assert Run.objects.get().config["judge"] == judge.pk
+    version.refresh_from_db()
+    assert version.verifier == judge
+    assert 'name="judge"' not in page(owner, at("rubric_version", version))
 
 
 def test_what_judges_wrote_is_not_what_people_wrote(owner: Client, version) -> None:
