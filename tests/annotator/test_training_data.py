@@ -6,13 +6,15 @@ from typing import Any
 
 import orjson
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from annotator.errors import Invalid
 from annotator.jobs.training import train
 from annotator.kinds.rating import rated
 from annotator.kinds.verdict import Verdict, widest
-from annotator.models import Judgment, Preference, Project, Rater, Run, RunState, Task
+from annotator.management.commands.train_reward_model import option_models
+from annotator.models import Judgment, Preference, Project, Rater, Role, Run, RunState, Task
 from annotator.services import judgments, runs, training
 from annotator.services.training_data import collect
 from models.gateway import load_reward_model
@@ -231,3 +233,40 @@ def test_the_tables_say_of_objectives_what_their_code_says() -> None:
         made = method.load()
         assert (made.reads == "lists") == (key in READS_LISTS), key
         assert made.rated == (key in RATED), key
+
+
+def test_page_and_command_ask_for_the_options_of_every_objective(project: Project) -> None:
+    client = Client()
+    client.force_login(factories.member(project, Role.OWNER))
+    for key, method in OBJECTIVES.items():
+        page = client.get(f"/p/{project.slug}/reward-models/train/?objective={key}")
+        shown = page.content.decode()
+        assert method.label in shown
+        fields = set(method.load_options().model_fields)
+        assert [name for name in fields if f'name="option_{name}"' not in shown] == [], key
+        named = [set(model.model_fields) for model in option_models(key, "hashing")]
+        assert fields <= set.union(*named), key
+
+
+@pytest.mark.parametrize(
+    ("key", "option", "value", "said"),
+    [
+        ("gpm", "dim", "3", "multiple of 2"),
+        ("regression", "score", "a=b", "not a number"),
+        ("regression", "", "", "no ratings"),
+        ("plackett-luce", "", "", "no rankings"),
+    ],
+)
+def test_page_says_why_an_objective_cannot_be_trained(
+    project: Project, key: str, option: str, value: str, said: str
+) -> None:
+    client = Client()
+    client.force_login(factories.member(project, Role.OWNER))
+    response = client.post(
+        f"/p/{project.slug}/reward-models/train/",
+        {"objective": key, "backbone": "hashing", "shown": f"{key} hashing"}
+        | ({f"option_{option}": value} if option else {}),
+    )
+    assert response.status_code in (409, 422)
+    assert said in response.content.decode()
+    assert not Run.objects.exists()
