@@ -84,6 +84,7 @@ class Lines:
     axis: Axis | None
     merged: list[Row]
     decided: int
+    in_force: int  # accepted
     total: int
     weighing: str
 
@@ -120,6 +121,7 @@ def lines(
         axis=_axis(domain) if domain else None,
         merged=merged,
         decided=decided,
+        in_force=sum(row.criterion.decision == Criterion.Decision.ACCEPTED for row in kept),
         total=len(kept),
         weighing=weighing,
     )

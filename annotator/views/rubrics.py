@@ -88,6 +88,7 @@ def _show(
         "version": found,
         "measured": measured,
         "figures": figures,
+        "missing": list(dict.fromkeys(figures.get("missing", {}).values())),  # each reason once
         "lines": lines,
         "row": row,
         "evidence": queries.evidence(access.project, row.criterion, sheet) if row else None,

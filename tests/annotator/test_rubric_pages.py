@@ -194,6 +194,7 @@ def test_approval_waits_for_every_decision(owner: Client, version) -> None:
     response = owner.post(at("rubric_change", version), {"action": "approve"})
     assert response.status_code == 409
     assert "not decided on" in response.content.decode()
+    rubrics.decide(criterion=version.criteria.first(), decision="rejected", by=None)
     owner.post(at("rubric_change", version), {"action": "accept-rest"})
     response = owner.post(at("rubric_change", version), {"action": "approve"}, follow=True)
     version.refresh_from_db()
@@ -202,6 +203,14 @@ def test_approval_waits_for_every_decision(owner: Client, version) -> None:
     html = response.content.decode()
     assert at("rubric_use", version) in html
     assert 'data-key="a"' not in html
+    assert "3 criteria in force" in words(html), "what was rejected is none of them"
+
+
+def test_reason_for_several_missing_figures_is_told_once(owner: Client, version) -> None:
+    measurement = queries.measurement(version)
+    measurement.figures["missing"] = {"judge": "Nobody to ask.", "judge.rubric": "Nobody to ask."}
+    measurement.save()
+    assert page(owner, at("rubric_version", version)).count("Nobody to ask.") == 1
 
 
 def test_edit_forgets_what_was_measured_of_other_words(owner: Client, version) -> None:
