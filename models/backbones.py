@@ -114,6 +114,17 @@ class HfOptions(BaseModel):
         title="Gradient checkpointing",
         description="Recompute activations in the backward pass: less memory, about a third slower.",
     )
+    packing: bool = Field(
+        default=True,
+        title="Packing",
+        description="Read texts end to end without padding, and what both answers of a decoder "
+        "share once. Where a model gives other rewards that way, it is padded.",
+    )
+    compile: bool = Field(
+        default=False,
+        title="Compile",
+        description="Compile the model by torch.compile: minutes at the start, faster after.",
+    )
     lora_rank: int = Field(
         default=0,
         ge=0,
@@ -171,7 +182,7 @@ class _Probe(BaseModel):
         default=0.01, gt=0, le=1, title="Learning rate", description="Peak rate of Adam."
     )
     batch_size: int = Field(
-        default=256, ge=1, le=65_536, title="Batch size", description="Pairs per update."
+        default=512, ge=1, le=65_536, title="Batch size", description="Pairs per update."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",

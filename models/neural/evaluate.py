@@ -22,21 +22,31 @@ def outputs_of_pairs(
     backbone: Any, store: Store, pairs: NDArray[np.int64], check: Callable[[], None]
 ) -> Tensor:
     """Outputs (2n, d) of both sides of the given pairs in turn; ``check`` may raise."""
-    return outputs(backbone, store, store.sequences(pairs), check)
+    return outputs(backbone, store, store.sequences(pairs), check, together=2)
 
 
 @torch.no_grad()
 def outputs(
-    backbone: Any, store: Store, sequences: NDArray[np.int64], check: Callable[[], None]
+    backbone: Any,
+    store: Store,
+    sequences: NDArray[np.int64],
+    check: Callable[[], None],
+    *,
+    together: int = 1,
 ) -> Tensor:
-    """Outputs (m, d) fp32 on the CPU of the given sequences, computed in order of length."""
+    """Outputs (m, d) fp32 on the CPU of the given sequences, computed in order of length.
+
+    So many neighbors stay ``together``: answers to one prompt, which may be read once.
+    """
     backbone.module.eval()
-    order = np.argsort(store.lengths[sequences], kind="stable")  # neighbors need no padding
+    lengths = store.lengths[sequences].reshape(-1, together)  # (n, k)
+    order = np.argsort(lengths.max(axis=1), kind="stable")  # neighbors need no padding
     found = torch.zeros(len(sequences), backbone.outputs)
-    for chunk in cut(order, SEQUENCES_AT_ONCE):
+    for chunk in cut(order, SEQUENCES_AT_ONCE // together):
         check()
-        for part in backbone.parts(store.lengths[sequences[chunk], None]):
-            members = chunk[part]
+        for part in backbone.parts(lengths[chunk]):
+            rows = chunk[part][:, None] * together + np.arange(together)  # (b, k)
+            members = rows.reshape(-1)
             found[members] = backbone.forward(store, sequences[members]).cpu()
     return found
 

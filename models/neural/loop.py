@@ -15,10 +15,10 @@ import hashlib
 import platform
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.backbones import BACKBONES, split_backbone
-from models.errors import Diverged
+from models.errors import Diverged, OutOfMemory
 from models.neural import checkpoint
 from models.neural.artifact import save_artifact
 from models.neural.batches import batches
 from models.neural.checkpoint import Progress
 from models.neural.evaluate import measure, measure_longer, outputs, outputs_of_pairs
+from models.neural.memory import is_out_of_memory
 from models.neural.objectives import Batch, Objective
 from models.neural.phases import carried_on, kappas, lay_out, plan_at
 from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
@@ -47,6 +48,7 @@ from models.pairs import (
     read_lists,
     read_pairs,
 )
+from models.supervision import MEMORY_ADVICE
 from models.training import TrainingConfig
 from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, attributes_of, write_json
 from rubrics.registry import pick
@@ -55,6 +57,8 @@ CHECKPOINT_SECONDS: Final = 300.0  # no kill costs more than this and a step
 ENOUGH_VALIDATION: Final = 50  # pairs; with fewer, their loss is too noisy to choose a step by
 TOO_FEW: Final = f"fewer than {ENOUGH_VALIDATION} validation pairs to choose by"
 TOO_EARLY: Final = "training ended before its last phase"
+
+Result = TypeVar("Result")
 
 
 class Trainer:
@@ -145,6 +149,8 @@ class Trainer:
         )
         self.ends = {plan.last for plan in self.plans}
         self.backbone.fit(store, self.plans[0].rows, seed=self.config.seed)
+        if (memory := getattr(self.backbone, "memory", None)) is not None:
+            self.emit("log", message=str(memory))
         self.batch_size, self.total_steps = options.batch_size, self.plans[-1].last
         self.objective.begin(self.backbone.module, store.ratings)
         n = len(self.stores["validation"])
@@ -230,12 +236,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group.get("rate", 1.0)
         module.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(2, device=self.device)
-        for part in self.parts(batch):
-            loss, margin = self.forward(batch[part])  # sums over the part
-            (loss / len(batch)).backward()
-            sums += torch.stack([loss.detach(), margin])
+        sums = self.in_room(lambda: self.gradients(batch), self.stores["train"], batch)  # (2,)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.backbone.clip)
         values = torch.stack([*(sums / len(batch)), norm])  # (3,)
         if not torch.isfinite(values).all():
@@ -248,6 +249,35 @@ class Trainer:
         done.pairs += len(batch)
         done.seconds += time.monotonic() - started
         return values
+
+    def gradients(self, batch: NDArray[np.int64]) -> Tensor:
+        """Gradients of a batch (b,), part by part. Returns its loss and margin, summed, (2,)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(2, device=self.device)
+        for part in self.parts(batch):
+            loss, margin = self.forward(batch[part])  # sums over the part
+            (loss / len(batch)).backward()
+            sums += torch.stack([loss.detach(), margin])
+        return sums
+
+    def in_room(self, work: Callable[[], Result], store: Store, rows: NDArray[np.int64]) -> Result:
+        """``work`` on some rows, begun anew with less at a time where memory runs out over it.
+
+        Raises OutOfMemory where a single row does not fit.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                why = str(error).strip().split("\n")[0]
+            # Out of the except block: the error no longer holds the tensors it was raised over.
+            sizes = store.longest(rows) * (store.rows[rows + 1] - store.rows[rows])  # (b,) tokens
+            less = getattr(self.backbone, "read_less", None)
+            if less is None or not less(tokens=int(sizes.sum()), least=int(sizes.max())):
+                raise OutOfMemory(f"Memory ran out. {why}", advice=MEMORY_ADVICE)
+            self.emit("log", message=f"Memory ran out: going on with {self.backbone.reads}.")
 
     def parts(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Places in a batch (b,) of rows that go through the model together."""
@@ -308,8 +338,10 @@ class Trainer:
             done.best_step, done.best_loss = done.step, result["loss"]
 
     def measure(self, split: str, pairs: NDArray[np.int64]) -> dict[str, Any]:
-        store = self.stores[split]
-        found = outputs_of_pairs(self.backbone, store, pairs, self.stop.check)
+        store, check = self.stores[split], self.stop.check
+        found = self.in_room(
+            lambda: outputs_of_pairs(self.backbone, store, pairs, check), store, pairs
+        )  # (2n, d)
         margins = self.objective.margins(found).double().numpy()
         return measure(margins, store, pairs, seed=self.config.seed)
 

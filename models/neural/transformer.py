@@ -23,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from models.backbones import HfOptions
 from models.errors import BadArtifact, BadBackbone, BadOptions
+from models.neural import packed, room
 from models.neural.conversations import RENDER_VERSION, Renderer, prepare_tokenizer
 from models.neural.store import Conversation, Encoded, Store
 from models.pairs import require_texts
@@ -31,6 +32,7 @@ from models.pairs import require_texts
 OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert", "longformer", "mpnet"})
 UNBOUNDED: Final = 10**9  # tokenizers without a limit claim a number far above this
 GPU_MULTIPLE: Final = 8  # lengths are padded to this on CUDA, for its matrix units
+FEWEST_TOKENS: Final = 16  # in one forward pass; a longer text is a pass by itself
 
 
 class TransformerBackbone:
@@ -54,9 +56,16 @@ class TransformerBackbone:
             for part in module.modules():
                 if isinstance(part, nn.Dropout):
                     part.p = 0.0
-        if options.gradient_checkpointing:
-            module.gradient_checkpointing_enable({"use_reentrant": False})
         self.bf16 = use_bf16(options.precision, device)
+        self.packing = (
+            packed.prepare(module, offset=offset(module.config)) if options.packing else None
+        )
+        self.memory: room.Room | None = None
+        self.recomputes = False
+        if options.gradient_checkpointing:
+            self.recompute()
+        if options.compile:
+            base_of(module).base_model.compile(dynamic=True)
 
     @classmethod
     def create(
@@ -120,7 +129,52 @@ class TransformerBackbone:
         return {"transformers": transformers.__version__}
 
     def fit(self, store: Store, rows: NDArray[np.int64], *, seed: int) -> None:
-        """Nothing is measured before training."""
+        """Estimate the memory; read less at once, or recompute, where there is too little."""
+        pairs = np.sort(store.longest(rows))[-self.options.batch_size :] * 2  # (b,) tokens
+        most, least = int(pairs.sum()), int(pairs.max(initial=0))
+        while True:
+            tokens = min(most, max(self.options.tokens_per_forward, least))
+            self.memory = self.estimate(tokens)
+            if self.memory.fits or not self.read_less(tokens=tokens, least=least):
+                return
+
+    def estimate(self, tokens: int) -> room.Room:
+        """Bytes that training takes with so many tokens in one forward pass."""
+
+        def run(length: int) -> Tensor:
+            ids = np.arange(length, dtype=np.int32) % (len(self.tokenizer) - 1)
+            return self.logits(ids, np.zeros(1, np.int64), np.array([length]))
+
+        per_token = room.bytes_per_token(self.module, run)
+        return room.estimate(self.module, per_token=per_token, tokens=tokens, device=self.device)
+
+    def read_less(self, *, tokens: int, least: int) -> bool:
+        """Where ``tokens`` did not fit: half as many at once, then recomputing; False if neither.
+
+        ``least`` are those of one row, which cannot be halved. Neither changes what is learned.
+        """
+        self.module.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tokens = min(tokens, self.options.tokens_per_forward)
+        if tokens <= least:
+            return self.recompute()
+        self.options.tokens_per_forward = max(tokens // 2, FEWEST_TOKENS)
+        return True
+
+    @property
+    def reads(self) -> str:
+        """How much goes through the model at once, in words."""
+        how = ", activations recomputed" if self.recomputes else ""
+        return f"{self.options.tokens_per_forward:,} tokens at a time{how}"
+
+    def recompute(self) -> bool:
+        """Checkpoint activations from now on; False where that is done or cannot be."""
+        if self.recomputes or not base_of(self.module).supports_gradient_checkpointing:
+            return False
+        base_of(self.module).activation_checkpointing_enable({"use_reentrant": False})
+        self.recomputes = True
+        return True
 
     def optimizer(self, train_pairs: int) -> torch.optim.Optimizer:
         """AdamW; biases and norms are not decayed."""
@@ -151,30 +205,46 @@ class TransformerBackbone:
         """
         longest, together = lengths.max(axis=1), lengths.shape[1]  # (b,)
         parts: list[list[int]] = [[]]
+        packed_tokens = 0
         for row in np.argsort(longest, kind="stable"):  # the longest comes last and sets the cost
-            tokens = (len(parts[-1]) + 1) * together * longest[row]
+            packed_tokens += int(lengths[row].sum())
+            padded = (len(parts[-1]) + 1) * together * longest[row]
+            tokens = packed_tokens if self.packing else padded
             if parts[-1] and tokens > self.options.tokens_per_forward:
                 parts.append([])
+                packed_tokens = int(lengths[row].sum())
             parts[-1].append(int(row))
         return [np.array(part) for part in parts]
 
     def forward(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
         """Outputs (m, d) fp32 of the given sequences of a store."""
-        ids, mask = self.pad(store, sequences)  # (m, t) each
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.module(input_ids=ids, attention_mask=mask).logits  # (m, d)
-        return logits.float()
+        starts = store.offsets[sequences]
+        return self.logits(store.ids, starts, store.offsets[sequences + 1] - starts).float()
 
-    def pad(self, store: Store, sequences: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def logits(
+        self, ids: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Tensor:
+        """Outputs (m, d) of the sequences ids[start:start + length]."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if self.packing:
+                return self.packing(ids, starts, lengths)
+            tokens, mask = self.pad(ids, starts, lengths)  # (m, t) each
+            logits: Tensor = self.module(input_ids=tokens, attention_mask=mask).logits
+            return logits
+
+    def pad(
+        self, source: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask (m, t), padded on the right to the longest."""
-        positions, lengths = store.gather(sequences)
         longest = int(lengths.max())
         if self.device.type == "cuda":
             longest = -(-longest // GPU_MULTIPLE) * GPU_MULTIPLE
             longest = min(longest, self.renderer.max_length)
         mask = np.arange(longest) < lengths[:, None]  # (m, t)
         ids = np.full(mask.shape, self.tokenizer.pad_token_id, dtype=np.int64)  # (m, t)
-        ids[mask] = store.ids[positions]
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
+        ids[mask] = source[np.repeat(starts, lengths) + within]
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).long().to(self.device)
 
 
@@ -200,6 +270,16 @@ def adapted(module: Any, options: HfOptions) -> Any:
         raise BadOptions(f"LoRA cannot be set up: {first}") from error
 
 
+def base_of(module: Any) -> Any:
+    """The model itself, where low-rank matrices were put around it."""
+    return module.get_base_model() if hasattr(module, "get_base_model") else module
+
+
+def offset(config: Any) -> int:
+    """The place of a text's first token in the table of positions."""
+    return (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+
+
 def longest_text(config: Any, tokenizer: Any, asked: int) -> int:
     """The least of what was asked for, what the tokenizer says and what positions there are."""
     limits = [asked]
@@ -207,8 +287,7 @@ def longest_text(config: Any, tokenizer: Any, asked: int) -> int:
         limits.append(tokenizer.model_max_length)
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
-        offset = (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-        limits.append(positions - offset)
+        limits.append(positions - offset(config))
     return min(limits)
 
 
