@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -39,14 +39,23 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in files_of(folder))
 
 
-def stream(folder: Path, *, inside: str) -> Iterator[bytes]:
+def stream(
+    folder: Path, *, inside: str, more: Mapping[str, bytes] | None = None
+) -> Iterator[bytes]:
     """The files below ``folder`` as a ZIP archive, under the name ``inside``.
+
+    ``more`` are small files by name that come first, instead of those of the folder so named.
 
     Stored, not compressed: weights hardly shrink and would only cost time.
     """
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, content in (more or {}).items():
+            archive.writestr(f"{inside}/{name}", content)
+            yield pipe.take()
         for path in files_of(folder):
+            if str(path.relative_to(folder)) in (more or {}):
+                continue
             info = zipfile.ZipInfo.from_file(path, f"{inside}/{path.relative_to(folder)}")
             with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while piece := source.read(PIECE):

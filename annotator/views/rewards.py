@@ -15,7 +15,7 @@ from annotator.models import RewardModel, Role
 from annotator.queries import evaluations, reward_scores
 from annotator.queries import rewards as queries
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
-from annotator.services import archives, backbones, training
+from annotator.services import archives, backbones, model_cards, training
 from annotator.services import reward_scores as scoring
 from annotator.views import reward_charts, reward_evaluations
 from annotator.views.helpers import Access, page_after, project_page, token_or_session
@@ -110,7 +110,7 @@ def score(request: HttpRequest, access: Access, number: int) -> HttpResponse:
 @project_page(Role.OWNER)
 @require_GET
 def artifact(request: HttpRequest, access: Access, number: int) -> HttpResponse:
-    """The model's files as one archive, made while it is sent."""
+    """The model's files and its card as one archive, made while it is sent."""
     model = _find(access, number)
     folder = training.artifact_folder(model)
     if not archives.files_of(folder):
@@ -119,7 +119,8 @@ def artifact(request: HttpRequest, access: Access, number: int) -> HttpResponse:
             advice="Its figures are kept. Train it again with the same options and seed.",
         )
     name = f"{access.project.slug}-{model.name}"
-    body = archives.stream(folder, inside=name)
+    card = model_cards.card(model, folder=folder).encode()
+    body = archives.stream(folder, inside=name, more={model_cards.NAME: card})
     response = StreamingHttpResponse(body, content_type="application/zip")
     response["Content-Disposition"] = f'attachment; filename="{name}.zip"'
     return response

@@ -24,9 +24,9 @@ from tests.models.planted import write_run
 GOOD_TEXT, BAD_TEXT, EVEN_TEXT = " ".join(GOOD), " ".join(BAD), "bread and rivers"
 
 
-@lru_cache(maxsize=1)
-def _trained() -> Path:
-    """A hashing model fitted to the planted words, made once per process."""
+@lru_cache(maxsize=4)
+def _trained(backbone: str, epochs: int) -> Path:
+    """A model fitted to the planted words, made once per process."""
     folder = Path(tempfile.mkdtemp(prefix="asked-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     dice = np.random.default_rng(0)
@@ -42,21 +42,24 @@ def _trained() -> Path:
 
     write_run(
         folder, train=pairs("train", 200), validation=pairs("validation", 20),
-        test=pairs("test", 20), objective="bradley-terry", backbone="hashing",
-        options={"epochs": 2},
+        test=pairs("test", 20), objective="bradley-terry", backbone=backbone,
+        options={"epochs": epochs},
     )  # fmt: skip
     ended = supervise(folder, on_event=lambda _: None, should_stop=lambda: False)
     assert ended.outcome == "done", ended
     return folder / ARTIFACT
 
 
-def model_of(project: Project, number: int = 1) -> RewardModel:
+def model_of(
+    project: Project, number: int = 1, *, backbone: str = "hashing", epochs: int = 2
+) -> RewardModel:
     """A reward model of the project with real files."""
     model = make_model(project, number)
     Run.objects.filter(pk=model.run_id).update(state=RunState.DONE)
+    model.backbone = backbone
     model.artifact = f"runs/{model.run_id}/artifact"
     model.save()
-    shutil.copytree(_trained(), Path(settings.WORK_ROOT) / model.artifact)
+    shutil.copytree(_trained(backbone, epochs), Path(settings.WORK_ROOT) / model.artifact)
     return model
 
 

@@ -236,10 +236,11 @@ def test_artifact_is_one_archive_of_all_files(project: Project, owner: Client) -
         assert archive.testzip() is None
         folder = f"{project.slug}-{made.name}"
         assert archive.namelist() == [
+            f"{folder}/README.md",
             f"{folder}/model.safetensors",
             f"{folder}/nested/touchstone.json",
         ]
-        assert archive.read(archive.namelist()[0]) == b"\x00weights" * 400_000
+        assert archive.read(archive.namelist()[1]) == b"\x00weights" * 400_000
 
 
 def test_archive_comes_in_pieces_and_follows_no_link(tmp_path: Path) -> None:
