@@ -28,6 +28,7 @@ from annotator.models import (
     Judge,
     JudgeAnswer,
     JudgeOutcome,
+    JudgeReport,
     Judgment,
     LlmCall,
     Project,
@@ -38,7 +39,16 @@ from annotator.models import (
 )
 from annotator.queries.access import access_or_404
 from annotator.services import battery as batteries
-from annotator.services import endpoints, judges, judging, rubric_judges, rubrics, runs, tokens
+from annotator.services import (
+    endpoints,
+    judge_report,
+    judges,
+    judging,
+    rubric_judges,
+    rubrics,
+    runs,
+    tokens,
+)
 from annotator.views import rubric_use_judge
 from rubrics.judging.conditioning import AGAINST
 from rubrics.llm.budget import Budget
@@ -279,6 +289,18 @@ def test_form_of_a_draft_says_why_and_offers_what_is_approved(
     refused = owner.post(at("judge_new", project), sent)
     assert refused.status_code == 422
     assert not Judge.objects.filter(name="n").exists()
+
+
+@pytest.mark.parametrize("method", ["arr", ""])
+def test_report_says_that_it_is_of_pairs_its_rubric_was_induced_from(
+    method: str, owner: Client, project: Project
+) -> None:
+    version = version_of(project)
+    RubricVersion.objects.filter(pk=version.pk).update(method=method)
+    judge = add(project, version)
+    JudgeReport.objects.create(judge=judge, figures=judge_report.compute(judge))
+    shown = text_of(owner.get(at("judge", project, judge.pk)))
+    assert ("On them these figures flatter it" in shown) == bool(method)
 
 
 def test_choosing_another_rubric_keeps_what_was_typed(owner: Client, project: Project) -> None:
