@@ -128,7 +128,7 @@ class ClipBackbone(ProbeBackbone):
         """A new head on a model named by hub id or local path. Raises BadBackbone."""
         backbone = cls(argument, options, device=device, outputs=outputs)
         towers = backbone.loaded()
-        backbone.build(*projections(towers), float(towers.logit_scale))
+        backbone.build(*projections(towers), float(towers.logit_scale.detach()))
         return backbone
 
     @classmethod

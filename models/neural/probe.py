@@ -65,7 +65,7 @@ class ProbeBackbone:
     group_by_length = False
     clip = math.inf
     evaluations = 10
-    cpu_threads = 0
+    cpu_threads = 1  # small arrays: sharing them out costs tenfold on a busy machine
 
     module: nn.Module
     width: int  # of one vector in the store
