@@ -165,7 +165,8 @@ def _held_out(held: Sheet, weighed: Weighed, told: Told) -> dict[str, Any]:
 
 def _known(held: Sheet) -> NDArray[np.bool_]:
     """Pairs (n,) of which a criterion says something of both sides."""
-    found: NDArray[np.bool_] = (~np.isnan(held.scores).any(axis=1)).any(axis=1)
+    unknown: Any = np.isnan(held.scores).any(axis=1)  # (n, k): of a side
+    found: NDArray[np.bool_] = ~unknown.all(axis=1)
     return found
 
 

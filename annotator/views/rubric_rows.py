@@ -285,6 +285,33 @@ def _est(found: Any) -> dict[str, Any] | None:
     }
 
 
+def _own(version: RubricVersion, criteria: Sequence[Criterion], held: Sheet) -> list[Dot]:
+    """What is in force, what of it is accepted, and the same with equal weights.
+
+    Empty where nothing in force has a score of a pair: even on all pairs is no accuracy.
+    """
+    name, accepted = f"v{version.number}", {str(Criterion.Decision.ACCEPTED)}
+    in_force = accepted | {str(Criterion.Decision.PROPOSED)}
+    counted = [one for one in criteria if one.decision in in_force]
+    count, known = len(counted), sum(one.pk in held.criteria for one in counted)
+    if not known or np.isnan(held.scores).any(axis=1).all():
+        return []
+
+    def of(weights: np.ndarray) -> dict[str, Any] | None:
+        return _est(accuracy(held, held.margins(weights)))
+
+    weights = weights_of(criteria, held, only=in_force)
+    all_ = f"all {count}" if known == count else f"{known} of {count} measured"
+    dots = [_dot(f"{name}, {all_}", of(weights), strong=True)]
+    kept = sum(one.decision in accepted for one in criteria)
+    so_far = weights_of(criteria, held, only=accepted)
+    if version.is_draft and 0 < kept < count and so_far.any():
+        dots.append(_dot(f"{name}, accepted so far", of(so_far), strong=True))
+    if _differ(weights):
+        dots.append(_dot(f"{name}, equal weights", of(np.sign(weights))))
+    return dots
+
+
 def held_out(
     version: RubricVersion,
     criteria: Sequence[Criterion],
@@ -300,29 +327,12 @@ def held_out(
     told = figures.get("held_out") or {}
     if not told or sheet is None:
         return None
-    held, name = sheet.held(), f"v{version.number}"
-    if not (~np.isnan(held.scores).any(axis=1)).any():  # even on all pairs is no accuracy
+    dots = _own(version, criteria, sheet.held())
+    if not dots:
         return None
-    accepted = {str(Criterion.Decision.ACCEPTED)}
-    in_force = accepted | {str(Criterion.Decision.PROPOSED)}
-    counted = [one for one in criteria if one.decision in in_force]
-    count, known = len(counted), sum(one.pk in held.criteria for one in counted)
-    if not known:
-        return None
-    weights = weights_of(criteria, held, only=in_force)
-    now = accuracy(held, held.margins(weights))
-    all_ = f"all {count}" if known == count else f"{known} of {count} measured"
-    dots = [_dot(f"{name}, {all_}", _est(now), strong=True)]
-    kept = sum(one.decision in accepted for one in criteria)
-    so_far = weights_of(criteria, held, only=accepted)
-    if version.is_draft and 0 < kept < count and so_far.any():
-        found = accuracy(held, held.margins(so_far))
-        dots.append(_dot(f"{name}, accepted so far", _est(found), strong=True))
-    equal = accuracy(held, held.margins(np.sign(weights))) if _differ(weights) else None
     parent = told.get("parent") or {}
     model = told.get("reward-model") or {}
     for words, one, style in (
-        (f"{name}, equal weights", _est(equal), 1),
         (f"v{parent.get('number', '')}, in use", parent, 1),
         (f"judge reading it{' as it was' * is_changed}", told.get("judge.rubric"), 2),
         ("the judge without it", told.get("judge"), 2),
