@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
+from django.db import transaction
 
 from annotator.errors import Conflict, Invalid, MethodFailed, NotFound
 from annotator.models import (
@@ -40,6 +41,7 @@ MOST: Final = 10**12
 MODEL_CHUNK: Final = 256  # responses of one request to the process that scores
 
 
+@transaction.atomic
 def start(
     *,
     version: RubricVersion | None = None,
@@ -71,6 +73,11 @@ def start(
     for name, value in {"sample": sample, **config["budget"]}.items():
         if value is not None and not 0 < value <= MOST:
             raise Invalid(f"{name.capitalize()}: a number above 0, or none for no limit.")
+    # Two who press at once see each other's run.
+    if version is not None:
+        rubrics.hold(version.rubric)
+    else:
+        RewardModel.objects.select_for_update(no_key=True).filter(pk=reward_model.pk).first()
     if queries.active_run(version, reward_model=reward_model) is not None:
         raise Conflict("A run scores by it already.", advice="Wait for it, or cancel it.")
     if version is not None:

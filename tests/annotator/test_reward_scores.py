@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from annotator.celery import app
@@ -437,3 +439,25 @@ def test_undone_import_takes_scores_and_verdicts_of_its_responses_along() -> Non
     assert CriterionVerdict.objects.count() == 6
     left = set(CriterionVerdict.objects.values_list("response_id", flat=True))
     assert not left & {one.pk for one in gone}
+
+
+def test_two_who_press_at_once_start_one_run() -> None:
+    version = approved(world())
+    refused: list[str] = []
+
+    def press() -> None:
+        try:
+            reward_scores.start(version=version, by=None)
+        except Conflict as error:
+            refused.append(error.message)
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=press)
+    with transaction.atomic():
+        reward_scores.start(version=version, by=None)
+        other.start()
+        other.join(timeout=2)  # it waits for the first, whose run it cannot see yet
+    other.join()
+    assert Run.objects.filter(kind=Run.Kind.SCORE).count() == 1
+    assert refused == ["A run scores by it already."]
