@@ -113,6 +113,51 @@ def test_plain_transformers_gives_the_same_scores(trained):
     assert logits.double().numpy() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("trained", list(tiny.FAMILIES), indirect=True)
+def test_trl_gives_the_same_scores(trained, tmp_path):
+    """What its RewardTrainer measures before any training follows from our own scores."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    workdir, _, _ = trained
+    pairs = WORLD.pairs[:9]
+    model = gateway.load_reward_model(workdir / "artifact")
+    scores = model.score([(pair.prompt, side) for pair in pairs for side in pair.answers])
+    rows = [
+        {
+            "prompt": pair.prompt,
+            "chosen": as_messages(pair.chosen),
+            "rejected": as_messages(pair.rejected),
+        }
+        for pair in pairs
+    ]
+    trainer = trl.RewardTrainer(
+        model=str(workdir / "artifact"),
+        args=trl.RewardConfig(
+            output_dir=str(tmp_path),
+            per_device_eval_batch_size=len(pairs),
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=datasets.Dataset.from_list(rows),
+        eval_dataset=datasets.Dataset.from_list(rows),
+    )
+    found = trainer.evaluate()
+    margins = scores[::2] - scores[1::2]
+    expected = {
+        "eval_loss": np.logaddexp(0, -margins).mean(),
+        "eval_margin": margins.mean(),
+        "eval_min_reward": scores.min(),
+        "eval_mean_reward": scores.mean(),
+        "eval_max_reward": scores.max(),
+        "eval_accuracy": (margins > 0).mean(),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("trained", list(tiny.FAMILIES), indirect=True)
 def test_a_transformer_without_our_file_beside_it_is_read_too(trained, tmp_path):
     workdir, _, _ = trained

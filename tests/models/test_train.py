@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file
 
+from models import gateway
 from models.neural.process import Events, Stop
 from models.neural.train import explain, work
 from models.pairs import Pair, pairs_path, write_pairs
@@ -82,6 +84,44 @@ def test_one_pair_of_hostile_texts_trains(tmp_path):
     metrics = metrics_of(tmp_path)
     assert (metrics["train_pairs"], metrics["test_pairs"]) == (1, 1)
     assert metrics["texts"]["train"] == {"answers_cut": 1}
+
+
+HARD = {
+    "empty texts": [Pair([], "", "word"), Pair([], "word", ""), Pair([], "", "")],
+    "a text of 200,000 tokens": [
+        Pair([{"role": "user", "content": "tea " * 200_000}], "word " * 200_000, "so"),
+        Pair([], "so", "and " * 200_000),
+        Pair([], "\x00" * 9, "\ud800"),
+    ],
+    "the same answers in every pair": [Pair([], "so", "and")] * 3,
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_three_hard_pairs_train_a_transformer_to_finite_scores(tmp_path, family, case):
+    model = tiny.FAMILIES[family](tmp_path / "base")
+    options = {"epochs": 2, "batch_size": 2, "max_length": 64}
+    pairs = HARD[case]
+    write_run(tmp_path / "run", train=pairs, test=pairs, backbone=f"hf:{model}", options=options)
+    metrics = metrics_of(tmp_path / "run")
+    assert (metrics["train_pairs"], metrics["steps"], metrics["test_pairs"]) == (3, 4, 3)
+    assert metrics["loss"] < 5
+    cut = metrics["texts"]["train"]
+    assert bool(cut) == ("200,000" in case)
+    scores = gateway.load_reward_model(tmp_path / "run" / "artifact").score(
+        [(pair.prompt, side) for pair in pairs for side in pair.answers]
+    )
+    assert np.isfinite(scores).all()
+
+
+def test_votes_for_one_side_only_train(tmp_path):
+    """Every vote is for the first answer: nothing but that can be learned, and nothing breaks."""
+    same = [Pair([], f"answer {i}", f"other {i}", p=1.0, prompt_id=i) for i in range(20)]
+    write_run(tmp_path, train=same, test=same, options=SMALL)
+    metrics = metrics_of(tmp_path)
+    assert metrics["accuracy"] == 1.0
+    assert np.isfinite(metrics["loss"])
 
 
 def test_without_test_pairs_there_is_no_accuracy_to_show(tmp_path):
