@@ -164,7 +164,8 @@ def test_a_circle_is_learned_from_texts_where_bradley_terry_knows_nothing(tmp_pa
     scores = gateway.load_reward_model(tmp_path / "gpm" / "artifact").score(
         [([], f"so much for {item}") for item in ITEMS]
     )
-    assert scores == pytest.approx([0.5] * 3, abs=0.06), scores  # nobody leads a circle
+    # Nobody leads a circle, but for how often each is among the references.
+    assert scores == pytest.approx([0.5] * 3, abs=0.1), scores
 
 
 def next_of(rejected: str) -> int:
