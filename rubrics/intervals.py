@@ -12,6 +12,7 @@ from scipy.special import ndtri
 Interval = tuple[float, float]
 
 CELLS_AT_ONCE: Final = 4_000_000  # of (replicates x kinds of cluster), about 32 MB
+FEW: Final = 10  # groups below which a bootstrap over them knows less than it says
 SPARSE: Final = 8  # ids spread over at most so many times their number are counted, not sorted
 
 
@@ -93,9 +94,10 @@ def estimate_accuracy(
 ) -> Accuracy | None:
     """Accuracy with the interval that fits the data; None where nothing was counted.
 
-    Wilson where every case is its own group, else the bootstrap over groups. A bootstrap of cases
-    that are all right (or all wrong) has no width, which would claim certainty: Wilson on the
-    number of groups is given instead.
+    Wilson where every case is its own group, else the bootstrap over groups. Of fewer than FEW
+    groups, or of groups that all have one share, a bootstrap is too narrow or has no width, which
+    would claim certainty: Wilson on the number of groups is given instead, as if the cases of a
+    group said the same.
     """
     hits = np.asarray(correct, dtype=float)
     if hits.size == 0:
@@ -106,7 +108,7 @@ def estimate_accuracy(
     interval: Interval
     if m == hits.size:
         method, interval = "wilson", wilson(float(hits.sum()), hits.size)
-    elif m == 1 or np.all(sums == sizes) or np.all(sums == 0):
+    elif m < FEW or np.ptp(sums / sizes) == 0:
         method, interval = "wilson on groups", wilson(mean * m, m)
     else:
         method, interval = "bootstrap over groups", cluster_bootstrap(hits, labels, seed=seed)

@@ -83,8 +83,36 @@ def test_estimate_chooses_the_interval_that_fits():
     assert estimate_accuracy([], seed=0) is None
     alone = estimate_accuracy([1, 1, 0, 1], [4, 5, 6, 7], seed=0)
     assert (alone.method, alone.interval, alone.groups) == ("wilson", wilson(3, 4), 4)
-    grouped = estimate_accuracy([1, 1, 0, 1], [4, 4, 6, 7], seed=0)
-    assert (grouped.method, grouped.groups, grouped.n) == ("bootstrap over groups", 3, 4)
+    groups = [*range(10), *range(10)]
+    grouped = estimate_accuracy([1] * 13 + [0] * 7, groups, seed=0)
+    assert (grouped.method, grouped.groups, grouped.n) == ("bootstrap over groups", 10, 20)
     certain = estimate_accuracy([1, 1, 1, 1], [4, 4, 6, 7], seed=0)
     assert (certain.method, certain.interval) == ("wilson on groups", wilson(3, 3))
     assert certain.as_dict()["interval"] == list(wilson(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("correct", "groups"),
+    [
+        ([1, 0, 1, 0, 1, 0], [1, 1, 2, 2, 3, 3]),  # a bootstrap would say .5 to .5
+        ([1, 1, 1, 1, 0], [1, 1, 1, 2, 2]),  # and here what either group says
+        ([1, 0] * 12, [at // 2 for at in range(24)]),  # many groups of one share
+    ],
+)
+def test_few_groups_or_groups_alike_claim_no_certainty(correct, groups):
+    found = estimate_accuracy(correct, groups, seed=0)
+    m = len(set(groups))
+    assert found.method == "wilson on groups"
+    assert found.interval == wilson(found.accuracy * m, m)
+    assert found.interval[0] < found.accuracy < found.interval[1]
+
+
+def test_interval_of_few_groups_covers_as_often_as_it_says():
+    """Six groups of eight whose chance of being right differs from group to group."""
+    rng, truth, covered = np.random.default_rng(5), 0.7, 0
+    groups = np.repeat(np.arange(6), 8)
+    for _ in range(400):
+        chance = rng.beta(2.1, 0.9, size=6)[groups]
+        found = estimate_accuracy(rng.random(48) < chance, groups, seed=0)
+        covered += found.interval[0] <= truth <= found.interval[1]
+    assert covered / 400 >= 0.94
