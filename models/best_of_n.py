@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from models.intervals import Interval
 from models.resampling import mean_interval
@@ -69,6 +68,8 @@ def pick_weights(proxy: ArrayLike, n: int) -> Floats:
 
     proxy (..., K); equal scores share. Raises ValueError for n outside 1..K.
     """
+    from scipy.stats import rankdata  # slow to import, and every page would
+
     scores = np.asarray(proxy, dtype=np.float64)
     size = scores.shape[-1]
     if not 1 <= n <= size:
@@ -89,6 +90,8 @@ def _below(rank: Floats, n: int, size: int) -> Floats:
 
 def win_shares(values: ArrayLike) -> Floats:
     """How often each candidate (..., K) beats another of its row, a tie as half a win."""
+    from scipy.stats import rankdata
+
     given = np.asarray(values, dtype=np.float64)
     return np.asarray((rankdata(given, axis=-1) - 1) / max(given.shape[-1] - 1, 1))
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from models.calibration import (
     BINS,
@@ -184,6 +183,8 @@ def follows_length(
 
 def _odd_ranks(values: ArrayLike) -> Floats:
     """Ranks (n,) of values among themselves and their negatives, 0 in the middle."""
+    from scipy.stats import rankdata  # slow to import, and every page would
+
     given = np.asarray(values, dtype=np.float64)
     ranks = rankdata(np.concatenate([given, -given]))[: len(given)]
     return np.asarray(ranks - (2 * len(given) + 1) / 2, dtype=np.float64)

@@ -70,6 +70,14 @@ def active(model: RewardModel) -> Run | None:
     return _runs(model).filter(state__in=ACTIVE).first()
 
 
+def newest_and_active(model: RewardModel) -> tuple[Run | None, Run | None]:
+    """Both in one statement, for pages."""
+    done = _runs(model).filter(state=RunState.DONE, result__has_key="figures")[:1]
+    found = list(done.union(_runs(model).filter(state__in=ACTIVE)[:1], all=True))
+    by_state = {run.is_active: run for run in found}
+    return by_state.get(False), by_state.get(True)
+
+
 @dataclass(frozen=True)
 class Headline:
     """What the list of models shows of a model's newest evaluation."""

@@ -99,6 +99,7 @@ class Evaluated:
     crowd: Crowd
     tags: list[tuple[str, Codes]]
     candidates: Candidates
+    ceiling: Accuracy | None
     swap: Swap | None
 
 
@@ -143,10 +144,15 @@ def _models(rivals: Sequence[Scorer]) -> list[Scorer]:
     return [one for one in rivals if one.kind == "reward-model"][:COMPARED_SLICES]
 
 
+def ceiling(votes: Votes, people: Flags) -> Accuracy | None:
+    """How often a person agrees with the majority of the others, on any pairs, undecided ones too:
+    of pairs chosen for their majority two people would always agree."""
+    rows = people & (votes.pair >= 0)
+    return human_ceiling(votes.pair[rows], votes.raters[rows], votes.outcome[rows])
+
+
 def _ceiling(given: Evaluated) -> Json | None:
-    votes, rows = given.votes, given.crowd.people & (given.votes.pair >= 0)
-    found = human_ceiling(votes.pair[rows], votes.raters[rows], votes.outcome[rows])
-    told = est(found)
+    told = est(given.ceiling)
     if told is None:
         return None
     return told | {"imported": given.crowd.imported, "simulated": given.crowd.simulated}
@@ -426,7 +432,10 @@ def _missing(given: Evaluated, found: Json) -> Iterator[tuple[str, str]]:
         yield "calibration", "Too few pairs have a margin other than 0."
     if found["best_of_n"] is None:
         gold = given.candidates.gold
-        yield "best_of_n", f"Fewer than ten prompts have two answers with a score that {gold} judged."
+        yield (
+            "best_of_n",
+            f"Fewer than ten prompts have two answers with a score that {gold} judged.",
+        )
     if found["order"] is None:
         yield "order", "The model could not be asked again: its files are gone, or it reads images."
     if found["benchmark"] is None:

@@ -22,7 +22,15 @@ from annotator.queries.evaluations import Choice, choices
 from annotator.queries.quality_data import Codes
 from annotator.queries.snapshot import snapshot
 from annotator.services import evaluation_scores, runs
-from annotator.services.evaluation_figures import Candidates, Crowd, Evaluated, Scorer, figures
+from annotator.services.evaluation_figures import (
+    Candidates,
+    Crowd,
+    Evaluated,
+    Scorer,
+    ceiling,
+    figures,
+)
+from models.intervals import Accuracy
 from models.rm_evaluation import Floats, Swap
 from rubrics.rewards import EVEN
 
@@ -124,6 +132,7 @@ class _Collected:
     undecided: int
     candidates: Codes  # ids
     candidate_prompts: Codes
+    ceiling: Accuracy | None
 
 
 class _Job:
@@ -181,7 +190,10 @@ class _Job:
         taken = "" if len(pairs) >= pairs.total else f", a sample of {pairs.total:,}"
         self.work.log(f"{len(decided):,} pairs with a majority, {undecided:,} without{taken}")
         rows = queries.read_candidates(raw, decided)
-        return _Collected(decided, undecided, rows["id"], rows["prompt_id"])
+        votes = queries.read_votes(raw, self.project.pk, pairs)
+        raters = queries.read_raters(raw, np.unique(votes.raters).tolist())
+        people = np.isin(votes.raters, [one.id for one in raters if one.kind in KIND_NAMES])
+        return _Collected(decided, undecided, rows["id"], rows["prompt_id"], ceiling(votes, people))
 
     def _score(self, found: _Collected) -> Swap | None:
         """Everything that is missing, and the check of the order. Raises Stopped."""
@@ -246,6 +258,7 @@ class _Job:
                 crowd=self._crowd(raw, votes, raters),
                 tags=queries.read_tags(raw, pairs, most=MAX_TAGS),
                 candidates=self._candidates(raw, found, votes, raters),
+                ceiling=found.ceiling,
                 swap=swap,
             )
         )

@@ -188,13 +188,15 @@ def _calibration(figures: Json, name: str, beside: str) -> LineChart | None:
     if beside and figures["calibration"].get(beside):
         drawn.append((beside, figures["calibration"][beside], OTHER))
     says = f"{own['message']} Error {formats.percent(own['ece']['value'], unit='')} points"
-    says += f" {formats.interval(own['ece']['low'], own['ece']['high'])}."
+    says += f" {formats.interval(own['ece']['low'], own['ece']['high'])}"
+    if len(drawn) > 1:
+        says += f", of {beside} {formats.percent(drawn[1][1]['ece']['value'], unit='')}"
+    says += "."
     series = [Series([50, 100], [50, 100], name="calibrated", style=PLAIN, end="", dotted=True)]
     lowest = 40.0
     for label, found, style in drawn:
         bins = found["bins"]
         lowest = min([lowest, *(100 * one["from"] for one in bins)])
-        error = formats.percent(found["ece"]["value"], unit="")
         series.append(
             Series(
                 [100 * one["says"] for one in bins],
@@ -204,7 +206,7 @@ def _calibration(figures: Json, name: str, beside: str) -> LineChart | None:
                 high=[100 * one["to"] for one in bins],
                 style=style,
                 whiskers=True,
-                end=f"{label}, error {error}",
+                end=label if len(drawn) > 1 else "",
             )
         )
     return line_chart(
@@ -256,4 +258,4 @@ def _best_of_n(found: Json | None, name: str) -> LineChart | None:
 
 
 def _points(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+    return None if share is None else 100 * min(1.0, max(0.0, share))

@@ -23,10 +23,10 @@ from annotator.views.helpers import Access, project_page
 
 def context(model: RewardModel, *, beside: str = "") -> dict[str, object]:
     """What a model's page shows of its newest evaluation."""
-    run = evaluations.newest(model)
+    run, active = evaluations.newest_and_active(model)
     figures = run.result["figures"] if run is not None else None
     return {
-        "evaluating": evaluations.active(model),
+        "evaluating": active,
         "evaluation": run,
         "figures": figures,
         "calibrated": figures["calibration"].get(model.name) if figures else None,

@@ -61,6 +61,18 @@ def test_planted_accuracy_and_its_parts_are_found() -> None:
     assert found["calibration"]["rm-1"]["ece"]["value"] == pytest.approx(abs(0.75 - says))
 
 
+def test_the_ceiling_counts_pairs_on_which_people_are_even() -> None:
+    made = world(pairs=12, right=12)
+    for task in made.tasks[1:4]:  # one vote each so far
+        factories.judgment(made.raters[1], task, "b2" if task.pk != made.tasks[3].pk else "a2")
+    Preference.objects.filter(task__in=made.tasks[1:3]).update(strength=1)
+    found = done(evaluated(made.model))
+    assert found["counts"]["undecided"] == 2
+    ceiling = found["ceiling"]
+    assert (ceiling["n"], ceiling["groups"]) == (12, 6)
+    assert ceiling["value"] == pytest.approx(8 / 12)
+
+
 def test_another_model_is_compared_on_the_same_pairs() -> None:
     made = world()
     other = make_model(made.project, 2)
@@ -236,9 +248,11 @@ def test_one_evaluation_of_a_model_at_a_time_and_the_newest_is_found() -> None:
         reward_evaluation.start(reward_model=made.model, by=None)
     assert evaluations.active(made.model) == run
     assert evaluations.newest(made.model) == first
+    assert evaluations.newest_and_active(made.model) == (first, run)
     runs.cancel(run=run, by=None)
     second = evaluated(made.model)
     assert evaluations.newest(made.model) == second
+    assert evaluations.newest_and_active(made.model) == (second, None)
     head = evaluations.headlines(made.project, [1])[1]
     assert (head.run_id, head.length["n"], head.ece, head.speed) == (second.pk, 12, None, None)
 
