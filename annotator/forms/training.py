@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django import forms
@@ -17,26 +17,31 @@ from rubrics.registry import Method, choices
 
 PREFIX: Final = "option_"
 MODEL_HELP: Final = (
-    "An id of the Hugging Face hub, such as distilbert-base-uncased or Qwen/Qwen3-0.6B, or a "
-    "folder the operator allows. Code that comes with a model is never run."
+    "An id of the Hugging Face hub, such as {examples}, or a folder the operator allows. Code that"
+    " comes with a model is never run."
 )
+TEXT_MODELS: Final = "distilbert-base-uncased or Qwen/Qwen3-0.6B"
+EXAMPLES: Final = {
+    "frozen": "sentence-transformers/all-MiniLM-L6-v2 or Qwen/Qwen3-0.6B",
+    "clip": "openai/clip-vit-base-patch32 or google/siglip-base-patch16-224",
+}
 
 
 class TrainForm(forms.Form):
     """Objective, backbone and the options of both.
 
+    Offered are the ``fitting`` backbones, which read what the answers of the project are.
     Options are asked for the chosen methods only. ``shown`` says which methods the sent page had
     options of: without a script, someone can choose a method and send the form before its options
     were shown, and then its defaults hold.
     """
 
     objective = forms.ChoiceField(choices=lambda: choices(OBJECTIVES))
-    backbone = forms.ChoiceField(choices=lambda: choices(BACKBONES))
+    backbone = forms.ChoiceField()
     model = forms.CharField(
         required=False,
         max_length=backbones.LONGEST,
         label="Model",
-        help_text=MODEL_HELP,
         widget=forms.TextInput(attrs={"list": "local-models", "spellcheck": "false"}),
     )
     minutes = forms.FloatField(
@@ -47,19 +52,29 @@ class TrainForm(forms.Form):
         help_text="Training ends then; what was learned is evaluated and saved. Empty: no limit.",
     )
 
-    def __init__(self, data: Any = None, *, initial: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        fitting: Sequence[str],
+        initial: Mapping[str, str] | None = None,
+    ) -> None:
+        self.backbones = {key: BACKBONES[key] for key in fitting}
         chosen = data if data is not None else initial or {}
         self.methods = {
             "objective": _chosen(OBJECTIVES, chosen.get("objective", "")),
-            "backbone": _chosen(BACKBONES, chosen.get("backbone", "")),
+            "backbone": _chosen(self.backbones, chosen.get("backbone", "")),
         }
         super().__init__(data, initial=dict(self.methods))
+        self.fields["backbone"].choices = choices(self.backbones)  # type: ignore[attr-defined]
+        examples = EXAMPLES.get(self.methods["backbone"], TEXT_MODELS)
+        self.fields["model"].help_text = MODEL_HELP.format(examples=examples)
         self.fields["seed"] = form_field("seed", TrainingConfig.model_fields["seed"])
         self.fields["seed"].initial = 0
         self.fields["seed"].required = False
         was_shown = set(data.get("shown", "").split()) if data is not None else set()
         self.options: dict[str, type[BaseModel]] = {}
-        for kind, table in (("objective", OBJECTIVES), ("backbone", BACKBONES)):
+        for kind, table in (("objective", OBJECTIVES), ("backbone", self.backbones)):
             key = self.methods[kind]
             options = table[key].load_options()
             if options is None:
@@ -97,7 +112,7 @@ class TrainForm(forms.Form):
 
     @property
     def backbone_choices(self) -> list[tuple[str, Method, bool]]:
-        return [(key, row, key == self.methods["backbone"]) for key, row in BACKBONES.items()]
+        return [(key, row, key == self.methods["backbone"]) for key, row in self.backbones.items()]
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data

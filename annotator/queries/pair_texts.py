@@ -22,6 +22,7 @@ from annotator.queries.snapshot import current
 
 Message = dict[str, str]
 RatingsOf = Callable[[Iterable[int]], dict[int, dict[str, float]]]
+Content = tuple[str, str | None, str | None]  # text, messages, picture
 
 
 class PromptText(NamedTuple):
@@ -43,13 +44,15 @@ class PromptText(NamedTuple):
 
 
 class ResponseText(NamedTuple):
-    """An answer; ``source`` is the JSON of its messages where it is more than one."""
+    """An answer; ``source`` is the JSON of its messages where it is more than one, ``picture``
+    the stored file where it is an image."""
 
     id: int
     text: str
     source: str | None
     raw: str | None
     leak: str = ""  # the model it names
+    picture: str | None = None
 
     @property
     def messages(self) -> list[Message] | None:
@@ -57,7 +60,14 @@ class ResponseText(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        return not self.text.strip() and not self.source
+        return not self.text.strip() and not self.source and not self.picture
+
+    @property
+    def answer(self) -> str | list[Message] | Message:
+        """As ``models.pairs`` writes it."""
+        if self.picture:
+            return {"image": self.picture}
+        return self.messages or self.text
 
     @property
     def length(self) -> int:
@@ -67,7 +77,7 @@ class ResponseText(NamedTuple):
         return len(self.text)
 
     def same_as(self, other: ResponseText) -> bool:
-        return self.text == other.text and self.source == other.source
+        return _key(self) == _key(other)
 
 
 class Compared(NamedTuple):
@@ -110,8 +120,9 @@ SELECT id, messages->-1->>'content', messages::text, extra->>'transcript_raw'
 FROM annotator_prompt WHERE id = ANY(%s::bigint[])
 """
 RESPONSES: Final = """
-SELECT id, text, messages::text, extra->>'transcript_raw', leak
-FROM annotator_response WHERE id = ANY(%s::bigint[])
+SELECT r.id, r.text, r.messages::text, r.extra->>'transcript_raw', r.leak,
+       (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id)
+FROM annotator_response r WHERE r.id = ANY(%s::bigint[])
 """
 
 
@@ -145,7 +156,8 @@ def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[Batch, bool]:
         list(map(responses.__getitem__, a_ids)),
         list(map(responses.__getitem__, b_ids)),
     )
-    return batch, len({response[1] for response in responses.values()}) < len(responses)
+    distinct = {(response.text, response.picture) for response in responses.values()}
+    return batch, len(distinct) < len(responses)
 
 
 def prompts_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, PromptText]:
@@ -175,7 +187,7 @@ def _settle_repeats(batch: Batch, *, everything: bool) -> Batch:
 
 
 def _settle_prompt(pairs: list[Compared], *, everything: bool) -> list[Compared]:
-    alike: dict[frozenset[tuple[str, str | None]], list[int]] = defaultdict(list)
+    alike: dict[frozenset[Content], list[int]] = defaultdict(list)
     for place, one in enumerate(pairs):
         alike[frozenset((_key(one.a), _key(one.b)))].append(place)
     for places in alike.values():
@@ -197,8 +209,8 @@ def _settle_prompt(pairs: list[Compared], *, everything: bool) -> list[Compared]
     return pairs
 
 
-def _key(response: ResponseText) -> tuple[str, str | None]:
-    return response.text, response.source
+def _key(response: ResponseText) -> Content:
+    return response.text, response.source, response.picture
 
 
 def _turned(outcome: str, flip: bool) -> str:
@@ -242,8 +254,8 @@ def _training_row(
     share = 1 - pair.p_a if flip else pair.p_a
     return {
         "prompt": one.prompt.messages,
-        "chosen": chosen.messages or chosen.text,
-        "rejected": rejected.messages or rejected.text,
+        "chosen": chosen.answer,
+        "rejected": rejected.answer,
         "p": share if decided else 0.5,
         "weight": 1.0,
         "strength": max(1, round(pair.strength)) if decided else 0,

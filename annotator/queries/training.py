@@ -48,8 +48,6 @@ class Readiness:
         default_factory=lambda: {name: SplitCounts(name) for name in Split.values}
     )
 
-    is_images: bool = False  # answers without text, which no backbone reads
-
     @property
     def decided(self) -> int:
         return sum(split.decided for split in self.splits.values())
@@ -61,8 +59,6 @@ class Readiness:
     @property
     def is_enough(self) -> bool:
         """Whether a training would be accepted."""
-        if self.is_images:
-            return False
         enough = self.splits[Split.TRAIN].decided >= LEAST_TRAIN
         return enough and self.splits[Split.TEST].decided >= LEAST_TEST
 
@@ -117,10 +113,7 @@ def count(project: Project) -> Readiness:
     with current().cursor() as cursor:
         cursor.execute(COUNTS_SQL.format(counted=sql), values)
         found = {row[0]: SplitCounts(*row) for row in cursor.fetchall()}
-    return Readiness(
-        {name: found.get(name, SplitCounts(name)) for name in Split.values},
-        is_images=project.modality == Project.Modality.IMAGE,
-    )
+    return Readiness({name: found.get(name, SplitCounts(name)) for name in Split.values})
 
 
 def rows_of(

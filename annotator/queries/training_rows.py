@@ -128,7 +128,7 @@ def _ranked(
     placed = [(responses[one], rank) for one, rank in zip(response_ids, ranks, strict=True) if rank]
     return {
         "prompt": prompts[prompt_id].messages,
-        "answers": [one.messages or one.text for one, _ in placed],
+        "answers": [one.answer for one, _ in placed],
         "ranks": [rank for _, rank in placed],
         "weight": float(weight),
         "prompt_id": prompt_id,

@@ -7,6 +7,7 @@ for is not made again.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -28,11 +29,13 @@ from annotator.queries import reward_pairs
 from annotator.queries import reward_scores as queries
 from annotator.queries.reward_scores import Wanted
 from annotator.services import devices, rubrics, runs, training
+from annotator.services.picture_files import locate
 from annotator.services.reward_rows import settle_basis, write_model
 from annotator.services.rubric_rewards import FORMS, Basis, RubricScoring, is_asked
 from models import gateway
 from models.errors import ModelsError
 from models.pairs import clean_text
+from models.workdir import PICTURES
 from rubrics.judging import ASKING
 from rubrics.llm.budget import Budget
 
@@ -167,6 +170,7 @@ class _Job:
     """What both have in common: which responses, and how far it is."""
 
     source = ""
+    reads_pictures = True
 
     def __init__(self, work: runs.Work, of: int) -> None:
         self.work, self.config = work, work.run.config
@@ -194,7 +198,7 @@ class _Job:
         found: list[queries.Subject] = []
         while not found and (ids := self.wanted.ids(after=self.after, size=size)):
             self.after = ids[-1]
-            found = queries.subjects(ids)
+            found = queries.subjects(ids, is_read=self.reads_pictures)
         return found
 
     def sum_up(self) -> dict[str, Any]:
@@ -271,6 +275,7 @@ class _ByRubric(_Job):
 
 class _ByModel(_Job):
     source = "reward_model"
+    reads_pictures = False  # the process that scores opens them
 
     def __init__(self, work: runs.Work) -> None:
         rows = RewardModel.objects.filter(project_id=work.run.project_id)
@@ -306,17 +311,20 @@ class _ByModel(_Job):
         return ""
 
     def _score(self, chunk: list[queries.Subject]) -> int:
+        answers = [(one, self._answer(one)) for one in chunk]
+        known = [(one, answer) for one, answer in answers if answer is not None]
         reply = gateway.score_in_child(
             {
                 "method": "reward-model",
                 "folder": str(training.artifact_folder(self.model)),
-                "asked": [(_clean(one.messages), _clean(one.answer)) for one in chunk],
+                "embeddings": str(training.embeddings_folder()),
+                "asked": [(_clean(one.messages), answer) for one, answer in known],
             },
             check=self.work.check,
         )
         scored = [
             (one.id, score)
-            for one, score in zip(chunk, reply["scores"], strict=True)
+            for (one, _), score in zip(known, reply["scores"], strict=True)
             if score is not None
         ]
         self.unscored += len(chunk) - len(scored)
@@ -324,8 +332,19 @@ class _ByModel(_Job):
         write_model(self.work, self.model.pk, ids, np.array([score for _, score in scored]))
         return len(scored)
 
+    def _answer(self, one: queries.Subject) -> Any:
+        """What the process that scores is given; None where a picture is lost."""
+        if not one.picture:
+            return _clean(one.answer)
+        try:
+            return {"image": str(locate(one.picture, self.work.run.folder))}
+        except FileNotFoundError:
+            self.work.log(f"response {one.id} is left out: the file of its picture is gone")
+            return None
+
     def result(self, ended: str) -> dict[str, Any]:
         found = self.sum_up()
+        shutil.rmtree(self.work.run.folder / PICTURES, ignore_errors=True)
         return {**found, "reward_model": self.model.number, "unscored": self.unscored}
 
 

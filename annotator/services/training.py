@@ -23,7 +23,7 @@ from annotator.services.training_data import collect, require_enough_in, require
 from annotator.services.training_events import Reporter
 from models.errors import ModelsError
 from models.training import TrainingConfig, TrainingResult, explain, supervise
-from models.workdir import ARTIFACT, CHECKPOINTS
+from models.workdir import ARTIFACT, CHECKPOINTS, EMBEDDINGS, PICTURES
 
 STAGES: Final = (
     ("collect", "Collect"),
@@ -75,6 +75,7 @@ def start(
     config = configure(
         objective=objective, backbone=backbone, options=options, by_operator=by_operator
     )
+    backbones.require_fit(project, config.backbone)
     require_enough_in(project)
     require_kind_in(project, config.objective)
     return runs.start(
@@ -98,6 +99,7 @@ def perform(work: runs.Work) -> dict[str, Any]:
             run.folder,
             on_event=Reporter(work, labels=dict(STAGES)),
             should_stop=work.should_stop,
+            environ={EMBEDDINGS: str(embeddings_folder())},
             pass_fds=[descriptor],
         )
     metrics = _metrics_or_raise(work, result)
@@ -125,6 +127,7 @@ def record(work: runs.Work, *, config: TrainingConfig, metrics: dict[str, Any]) 
             model = _create(run, config=config, metrics=metrics)
     # A finished training never goes back to its checkpoints, which are several times the model.
     shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(run.folder / PICTURES, ignore_errors=True)
     return {
         "run": run.pk,
         "reward_model": model.number,
@@ -139,6 +142,11 @@ def record(work: runs.Work, *, config: TrainingConfig, metrics: dict[str, Any]) 
 def artifact_folder(model: RewardModel) -> Path:
     """Where the files of a reward model are."""
     return Path(settings.WORK_ROOT) / model.artifact
+
+
+def embeddings_folder() -> Path:
+    """Where embeddings are kept for all runs of this server."""
+    return Path(settings.WORK_ROOT) / "embeddings"
 
 
 def _stage(key: str, label: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from annotator.queries import training as queries
 from annotator.queries import training_rows
 from annotator.queries.snapshot import current, snapshot
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN
-from annotator.services import runs
+from annotator.services import picture_files, runs
 from models.baselines import human_ceiling
 from models.objectives import RATED, READS_LISTS
 from models.pairs import (
@@ -58,11 +58,6 @@ def require_enough(*, train: int, test: int) -> None:
 
 def require_enough_in(project: Project) -> None:
     """``require_enough`` on counts a minute old, or on new ones where those do not suffice."""
-    if project.modality == Project.Modality.IMAGE:
-        raise Invalid(
-            "The answers of this project are images, and no backbone reads images yet.",
-            advice="Export the judgments, or train on a project of texts.",
-        )
     for look in (queries.readiness, queries.count):
         ready = look(project)
         if ready.is_enough:
@@ -158,7 +153,9 @@ def _write_rankings(work: runs.Work, config: TrainingConfig, connection: psycopg
                 work.check()
                 work.progress(number, unit="rankings", message="collecting rankings")
             try:
-                yield parse_ranked(row)
+                ranked = parse_ranked(row)
+                picture_files.bring_answers(ranked.answers, work.run.folder)
+                yield ranked
             except BadRow as error:
                 left_out += 1
                 if left_out <= NAMED:
@@ -196,6 +193,7 @@ def _write_split(
                 work.progress(number, unit="pairs", message=f"collecting the {split} split")
             try:
                 pair = parse_pair(row)
+                picture_files.bring_answers(pair.answers, work.run.folder)
             except BadRow as error:
                 counts["left_out"] += 1
                 if counts["left_out"] <= NAMED:

@@ -41,8 +41,9 @@ def reward_models(request: HttpRequest, access: Access) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def train(request: HttpRequest, access: Access) -> HttpResponse:
     """Ask for a training and start it. htmx asks for the options of the method just chosen."""
+    fitting = backbones.for_project(access.project)
     if request.method == "POST":
-        form = TrainForm(request.POST)
+        form = TrainForm(request.POST, fitting=fitting)
         if form.is_valid():
             try:
                 with transaction.atomic():
@@ -53,7 +54,7 @@ def train(request: HttpRequest, access: Access) -> HttpResponse:
             else:
                 return redirect("run", slug=access.project.slug, run_id=run.pk)
         return _show_form(request, access, form, status=422)
-    form = TrainForm(initial=request.GET)
+    form = TrainForm(fitting=fitting, initial=request.GET)
     if request.htmx:
         return render(request, "rewards/train.html#options", {"access": access, "form": form})
     return _show_form(request, access, form)

@@ -367,13 +367,15 @@ def test_too_few_pairs_are_refused_on_the_page(owner: Client, project: Project) 
     assert "There are 8 preferences to train on and 0 to test on" in response.content.decode()
 
 
-def test_images_are_refused_before_a_run_is_started(project: Project, owner: Client) -> None:
+def test_images_are_offered_what_reads_them(project: Project, owner: Client) -> None:
     Project.objects.filter(pk=project.pk).update(modality=Project.Modality.IMAGE)
-    assert "no backbone reads images yet" in owner.get(at(project)).content.decode()
-    assert "no backbone reads images yet" in owner.get(at(project, "train/")).content.decode()
+    page = owner.get(at(project, "train/?backbone=clip")).content.decode()
+    assert 'value="pixels"' in page
+    assert 'value="hashing"' not in page
+    assert "openai/clip-vit-base-patch32" in page
     response = owner.post(
         at(project, "train/"), {"objective": "bradley-terry", "backbone": "hashing", "shown": ""}
     )
     assert response.status_code == 422
-    assert "no backbone reads images yet" in response.content.decode()
+    assert "not one of the available choices" in response.content.decode()
     assert not Run.objects.filter(project=project, kind="train").exists()

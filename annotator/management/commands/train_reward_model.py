@@ -20,7 +20,7 @@ from annotator.management import options as given
 from annotator.management import waiting
 from annotator.models import Project
 from annotator.services import training
-from models.backbones import BACKBONES, split_backbone
+from models.backbones import BACKBONES, TAKES_ARGUMENT, split_backbone
 from models.errors import ModelsError
 from models.objectives import OBJECTIVES
 from models.training import TrainingConfig
@@ -36,7 +36,7 @@ class Command(BaseCommand):
             "--objective", default="bradley-terry", help=f"one of {', '.join(OBJECTIVES)}"
         )
         parser.add_argument(
-            "--backbone", default="hashing", help=f"one of {', '.join(BACKBONES)}; hf:ID or hf:PATH"
+            "--backbone", default="hashing", help=f"one of {', '.join(map(_form_of, BACKBONES))}"
         )
         given.add_option_argument(parser)
         parser.add_argument("--wait", action="store_true", help="end when the model is trained")
@@ -70,6 +70,11 @@ class Command(BaseCommand):
 
     def _say(self, result: dict[str, Any], text: str, options: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(result) if options["json"] else text)
+
+
+def _form_of(key: str) -> str:
+    """How a backbone is written."""
+    return f"{key}:ID or {key}:PATH" if key in TAKES_ARGUMENT else key
 
 
 def option_models(objective: str, backbone: str) -> list[type[BaseModel]]:
