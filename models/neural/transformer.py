@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -264,7 +265,9 @@ def adapted(module: Any, options: HfOptions) -> Any:
         target_modules=targets or "all-linear",
     )
     try:
-        return get_peft_model(module, config)
+        with warnings.catch_warnings():  # peft asks transformers by a name that it gives up
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(module, config)
     except ValueError as error:
         first = str(error).split("\n")[0]
         raise BadOptions(f"LoRA cannot be set up: {first}") from error
