@@ -191,12 +191,26 @@ class _Induction:
             return await generator.generate(learned, call=call, journal=journal)
 
         try:
-            return self._desk.drive(generate, on_stage=self._enter), sides
+            generated = self._desk.drive(generate, on_stage=self._enter)
         except ValueError as error:
             raise MethodFailed(
                 f"The method cannot learn from these pairs: {error}.",
                 advice="Judge or import more pairs, or choose another method.",
             ) from error
+        self._require_answers(generated)
+        return generated, sides
+
+    def _require_answers(self, generated: Generated) -> None:
+        """A method that was never answered has found nothing: an empty draft would hide that."""
+        used = self._work.run.counters
+        failed = sum(used.get("errors", {}).values())
+        answered = used.get("calls", 0) + used.get("cached", 0)
+        if failed and not answered and not generated.criteria:
+            raise MethodFailed(
+                f"None of {failed:,} question{'s' if failed > 1 else ''} was answered.",
+                advice="The log has the first failure of each kind. Mend what it names, "
+                "then resume the run.",
+            )
 
     def _enter(self, key: str, label: str) -> None:
         """A stage of the generator's own, a row before that of the writing."""

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from scipy.special import ndtr
 
 from annotator.errors import Conflict, Invalid
+from annotator.jobs.induction import induce as induce_job
 from annotator.jobs.induction import measure as measure_job
 from annotator.models import (
     Criterion,
@@ -31,7 +32,7 @@ from annotator.models import (
     RunState,
     Task,
 )
-from annotator.services import rubric_measure, rubrics, runs
+from annotator.services import induction, rubric_measure, rubrics, runs
 from annotator.services.rubric_measuring import weighed
 from rubrics.llm.budget import Budget
 from rubrics.sheet import Sheet, held_accuracy
@@ -275,6 +276,30 @@ def test_budget_keeps_what_was_measured_and_says_where_it_ended(
         assert figures["n_learned"] == 0
         assert "path" in figures["missing"]
     assert (figures["held_out"]["rubric"] is None) == (calls < 4)
+
+
+def test_method_that_is_never_answered_fails_and_writes_no_draft(
+    judge_server: Serve, settings: Any
+) -> None:
+    world = planted(12, 2)
+    project = stored(world, test=2)
+    server = judge_server(known=world.known, api_key="secret", **EXACT)  # it refuses us
+    judge = judge_on(server, project, settings)
+    run = induction.start(
+        project=project, method="autorule", options={"verify_pairs": 0}, judge=judge, by=None
+    )
+    induce_job(run_id=run.pk)
+    run.refresh_from_db()
+    assert run.state == RunState.FAILED
+    assert "questions was answered" in run.error
+    assert "HTTP 401" in run.log
+    assert not RubricVersion.objects.exists()
+    server.app.api_key = ""
+    runs.resume(run=run, by=None)
+    induce_job(run_id=run.pk)
+    run.refresh_from_db()
+    assert run.state == RunState.DONE, run.error
+    assert RubricVersion.objects.get().run == run
 
 
 def test_endpoint_that_is_down_fails_the_run_which_can_go_on(
