@@ -136,7 +136,7 @@ def test_what_a_scorer_cannot_judge_is_refused_in_its_place(judges, name):
     found = judges[name].judge([RATED, PAIRS[0], SEEN, CHECKS])
     assert [d.error for d in found[:3]] == ["unsupported", "", "unsupported"]
     assert "cannot rate on the project's scale" in found[0].detail
-    assert "do not see pictures" in found[2].detail
+    assert "sees no pictures" in found[2].detail
     assert found[1].ranks is not None
     assert (found[3].error == "") == name.startswith("yes-no")
 
@@ -271,7 +271,7 @@ def test_a_reward_model_reads_less_at_once_where_memory_runs_out(tmp_path, monke
     asked = [[one.messages, candidate.text] for one in PAIRS for candidate in one.candidates]
     given = {"method": "reward-model", "folder": str(folder), "asked": asked}
     expected = gateway.score_here(given)["scores"]
-    plain, sizes = TransformerBackbone.rewards, []
+    plain, sizes = TransformerBackbone.forward, []
 
     def scarce(self, store, sequences):
         sizes.append(len(sequences))
@@ -279,14 +279,14 @@ def test_a_reward_model_reads_less_at_once_where_memory_runs_out(tmp_path, monke
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(self, store, sequences)
 
-    monkeypatch.setattr(TransformerBackbone, "rewards", scarce)
+    monkeypatch.setattr(TransformerBackbone, "forward", scarce)
     assert gateway.score_here(given)["scores"] == pytest.approx(expected, abs=1e-5)
     assert sizes[0] == len(asked)
-    monkeypatch.setattr(TransformerBackbone, "rewards", lambda *_: 1 / 0)
+    monkeypatch.setattr(TransformerBackbone, "forward", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gateway.score_here(given)
     monkeypatch.setattr(torch.nn.Module, "__call__", _no_memory)
-    monkeypatch.setattr(TransformerBackbone, "rewards", plain)
+    monkeypatch.setattr(TransformerBackbone, "forward", plain)
     with pytest.raises(OutOfMemory, match="single text"):
         gateway.score_here(given)
 
