@@ -19,6 +19,7 @@ BENCHES: Final = {
     "import": "tests.bench.bench_import",
     "export": "tests.bench.bench_export",
     "training": "tests.bench.bench_training",
+    "trainers": "tests.bench.bench_trainers",
     "agreement": "tests.bench.bench_agreement",
     "raters": "tests.bench.bench_raters",
     "quality": "tests.bench.bench_quality",
