@@ -1,7 +1,7 @@
 """This trainer beside TRL's RewardTrainer: the same backbone, pairs, token limit and updates.
 
     python -m tests.bench.bench_trainers [--json] [--size tiny|small|large] [--kind encoder|decoder]
-        [--pairs 192] [--rounds 3] [--only ours,trl-best] [--model FOLDER]
+        [--pairs 256] [--rounds 3] [--only ours,trl-best] [--model FOLDER]
 
 Random weights from a configuration, or those in ``--model``; a tokenizer learned from the pairs. All
 train on the same tokens: those of this trainer's encoder, given to TRL as ``chosen_ids`` and
@@ -361,7 +361,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--kind", choices=["encoder", "decoder"], default="encoder")
     parser.add_argument("--model", default="", help="a folder, instead of random weights")
-    parser.add_argument("--pairs", type=int, default=192, help="to train on")
+    parser.add_argument("--pairs", type=int, default=256, help="to train on")
     parser.add_argument("--test", type=int, default=200, help="pairs to measure accuracy on")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
