@@ -80,7 +80,7 @@ def test_packed_texts_give_the_rewards_and_gradients_of_padded_ones(base, recomp
     assert packed_one.packing is not None
     expected, gradients = rewards_and_gradients(plain)
     found, own = rewards_and_gradients(packed_one)
-    assert expected.std() > 0.01, "texts must differ for the comparison to mean anything"
+    assert expected.std() > 1e-3, "texts must differ by far more than the tolerance"
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert own.keys() == gradients.keys()
     for name, gradient in gradients.items():
