@@ -124,9 +124,7 @@ def collect(slug: str, figures: Figures, known: Facts) -> Step | None:
 def explain(slug: str, figures: Figures, known: Facts) -> Step | None:
     if known.rubric_run:
         why = "Its criteria come as a draft, measured on the test split."
-        return _step(
-            "explain", f"Watch run {known.rubric_run}", why, "run", slug, known.rubric_run
-        )
+        return _step("explain", f"Watch run {known.rubric_run}", why, "run", slug, known.rubric_run)
     if known.draft:
         waiting, at = known.draft_waiting, (slug, known.draft, known.draft_number)
         if not waiting:
