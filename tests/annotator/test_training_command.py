@@ -84,7 +84,7 @@ def test_failed_training_ends_with_its_reason(project: Project, tmp_path: Path) 
         (["--option", "epochs"], "NAME=VALUE"),
         (["--option", "epochs=0"], "greater than or equal to 1"),
         (["--option", "objective=x"], "no option"),
-        (["--option", "magic=1"], "Known: center, ties"),
+        (["--option", "magic=1"], "Known: weighting, ties, smoothing, center, word_ngrams"),
         (["--option", "max_length=64"], "no option"),
         (["--option", "epochs=1", "--option", "epochs=2"], "twice"),
     ],
