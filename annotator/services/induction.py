@@ -17,6 +17,7 @@ from annotator.errors import Conflict, Invalid, MethodFailed
 from annotator.models import Judge, Project, Rubric, RubricVersion, Run, Split, User
 from annotator.queries import preference_pairs as queries
 from annotator.queries.pairs import Selection
+from annotator.queries.runs import ACTIVE
 from annotator.services import asking, judges, rubric_measure, rubrics, runs
 from models.training import explain
 from rubrics.generators import GENERATORS
@@ -82,7 +83,9 @@ def start(
         "queue": "llm" if judge else "default",
     }
     title = f"Induce “{name}” by {GENERATORS[method].label}"
-    return runs.start(project=project, kind=Run.Kind.RUBRIC, title=title, config=config, by=by)
+    with transaction.atomic():
+        _require_idle(project, name)
+        return runs.start(project=project, kind=Run.Kind.RUBRIC, title=title, config=config, by=by)
 
 
 def needs_model(method: str) -> bool:
@@ -128,6 +131,18 @@ def _require_free(project: Project, name: str) -> None:
         raise Conflict(
             f"“{name}” has a draft that somebody works on.",
             advice="Approve or discard it, or give the new rubric another name.",
+        )
+
+
+def _require_idle(project: Project, name: str) -> None:
+    """Two runs of one name would replace each other's draft. Locks the project's row."""
+    Project.objects.select_for_update(no_key=True).only("pk").get(pk=project.pk)
+    rows = Run.objects.filter(project=project, kind=Run.Kind.RUBRIC, state__in=ACTIVE)
+    other = rows.filter(config__rubric=name).first()
+    if other is not None:
+        raise Conflict(
+            f"Run {other.pk} is inducing “{name}” already.",
+            advice="Wait for it, cancel it, or give the new rubric another name.",
         )
 
 

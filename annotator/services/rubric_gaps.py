@@ -28,7 +28,6 @@ from annotator.models import (
 )
 from annotator.queries import rubric_gaps as queries
 from annotator.queries.rubric_gaps import Basis, PairIds
-from annotator.queries.runs import ACTIVE
 from annotator.samplers import SAMPLERS
 from annotator.services import hashing, induction, queue, rubrics, runs
 from annotator.services.queue_marks import lock_tasks
@@ -282,8 +281,6 @@ def next_round(*, found: Basis, kind: str, by: User | None) -> Run:
     most = induction.PAIRS if induction.needs_model(source.method) else induction.MOST_ONLY
     pairs = queries.ids_of(found.sheet, rows[:most])
     name = name_of_round(version.rubric.name)
-    rubrics.hold(version.rubric)  # two who press at once see each other's run
-    _require_idle(found.project, name)
     return induction.start(
         project=found.project,
         method=source.method,
@@ -293,14 +290,6 @@ def next_round(*, found: Basis, kind: str, by: User | None) -> Run:
         only={"version": version.pk, "rows": [list(pair) for pair in pairs]},
         by=by,
     )
-
-
-def _require_idle(project: Project, name: str) -> None:
-    """Pressed twice, it starts once."""
-    rows = Run.objects.filter(project=project, kind=Run.Kind.RUBRIC, state__in=ACTIVE)
-    run = rows.filter(config__rubric=name).first()
-    if run is not None:
-        raise Conflict(f"Run {run.pk} is at work on “{name}” already.")
 
 
 def judge_of(version: RubricVersion, source: RubricVersion) -> Judge | None:

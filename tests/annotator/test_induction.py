@@ -109,6 +109,17 @@ def test_run_done_again_replaces_its_draft_until_somebody_decides() -> None:
     assert one.result["rubric"] == "Programs"
 
 
+def test_second_run_of_a_name_waits_for_the_first() -> None:
+    project = world(24, 4)
+    first = start(project)
+    with pytest.raises(Conflict, match=f"Run {first.pk} is inducing"):
+        start(project)
+    elsewhere, named = start(world(24, 4)), start(project, name="Another")
+    assert {elsewhere.state, named.state} == {RunState.QUEUED}
+    done(first)
+    assert start(project).pk != first.pk
+
+
 def test_decision_made_while_it_runs_is_not_overwritten() -> None:
     project = world(24, 4)
     done(start(project))

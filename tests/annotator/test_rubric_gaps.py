@@ -407,7 +407,7 @@ def test_next_round_pressed_twice_starts_once(world: World) -> None:
     client = world.client()
     client.post(world.url("rubric_gaps_induce"))
     said = client.post(world.url("rubric_gaps_induce"), follow=True).content.decode()
-    assert "is at work on “Tone, round 2” already" in said
+    assert "is inducing “Tone, round 2” already" in said
     assert Run.objects.filter(kind=Run.Kind.RUBRIC).count() == 1
 
 
@@ -431,7 +431,7 @@ def test_next_round_asked_for_by_two_at_once_starts_once() -> None:
         other.join(timeout=2)  # it waits for the first, whose run it cannot see yet
     other.join()
     assert Run.objects.filter(kind=Run.Kind.RUBRIC).count() == 1
-    assert "is at work on “Tone, round 2” already" in refused[0]
+    assert "is inducing “Tone, round 2” already" in refused[0]
 
 
 def test_next_round_says_that_its_draft_is_in_work(world: World) -> None:
