@@ -6,7 +6,6 @@ has no score is null in its row and counted in the manifest: a missing reward dr
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from pydantic import BaseModel
 from annotator.errors import Invalid
 from annotator.models import Criterion, Judge, Project, RewardModel, RubricVersion
 from annotator.queries import reward_scores as queries
+from annotator.queries import rubrics
 from annotator.queries.pair_texts import Batch
 from annotator.queries.snapshot import current
 from rubrics.rewards import EVEN, Scaling, binary
 
-NAMED: Final = re.compile(r"(.+?)\s*[:\s]\s*v(\d{1,9})")
 COLUMN_NOTES: Final = {
     "chosen_rubric": "the reward of chosen by the rubric; the manifest says which and how",
     "rejected_rubric": "the same of rejected",
@@ -137,15 +136,12 @@ def find(
 
 def find_version(project: Project, named: str) -> RubricVersion:
     """The approved version called "NAME:vN", "NAME vN" or by its id. Raises Invalid."""
-    rows = RubricVersion.objects.filter(rubric__project=project).select_related("rubric")
     text = " ".join(named.replace("\0", "").split())
-    found = None
-    if match := NAMED.fullmatch(text):
-        found = rows.filter(rubric__name=match[1], number=int(match[2])).first()
-    elif text.isascii() and text.isdecimal() and len(text) < 19:
+    if text.isascii() and text.isdecimal() and len(text) < 19:
+        rows = RubricVersion.objects.filter(rubric__project=project).select_related("rubric")
         found = rows.filter(pk=int(text)).first()
     else:
-        found = rows.filter(rubric__name=text, state=RubricVersion.State.APPROVED).first()
+        found = rubrics.named(project, text, only_approved=True)
     if found is None:
         raise Invalid(f"There is no rubric version “{text}”.", advice="Write NAME:v1, or its id.")
     if found.is_draft:

@@ -152,7 +152,7 @@ def overview(project: Project, *, is_owner: bool) -> Overview:
         export=export,
         best=best,
         models=[_model(one) for one in models],
-        rubrics=rubrics.listing(project).rows[:RUBRICS],
+        rubrics=rubrics.listing(project, size=RUBRICS).rows,
         baselines=_baselines(models[0].metrics) if models else [],
         training=training,
         curves=curves.curves(training) if training else None,

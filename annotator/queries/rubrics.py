@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from annotator.queries.runs import ACTIVE
 from rubrics.sheet import Sheet
 
 PAGE: Final = 30
+NAMED: Final = re.compile(r"(.+?)\s*[:@\s]\s*v([0-9]{1,9})", re.DOTALL)
 VERSIONS: Final = 50
 QUOTES: Final = 3
 QUOTES_FOR: Final = 2  # of those, at most so many speak for it where some speak against
@@ -59,10 +61,12 @@ class Row:
         return self.draft or self.in_use
 
 
-def listing(project: Project, *, after: int | None = None, archived: bool = False) -> Page[Row]:
+def listing(
+    project: Project, *, after: int | None = None, archived: bool = False, size: int = PAGE
+) -> Page[Row]:
     """Rubrics, the newest first."""
     rows = Rubric.objects.filter(project=project, archived_at__isnull=not archived)
-    page = page_by_id(rows.order_by("-pk"), after=after, size=PAGE, build=lambda one: one)
+    page = page_by_id(rows.order_by("-pk"), after=after, size=size, build=lambda one: one)
     ids = [one.pk for one in page.rows]
     found = RubricVersion.objects.filter(rubric__in=ids).order_by("rubric_id", "state", "-number")
     newest = {(one.rubric_id, one.state): one for one in found.distinct("rubric_id", "state")}
@@ -151,6 +155,24 @@ def find(project: Project, rubric_id: int, number: int) -> RubricVersion | None:
         "rubric", "verifier", "verifier__endpoint", "parent", "run", "approved_by"
     )
     return rows.filter(rubric__project=project, rubric_id=rubric_id, number=number).first()
+
+
+def named(project: Project, text: str, *, only_approved: bool = False) -> RubricVersion | None:
+    """The version that ``NAME``, or ``NAME:v3`` (also ``NAME@v3``, ``NAME v3``), means.
+
+    Without a number it is the newest, or with ``only_approved`` the newest in use. A rubric whose
+    very name reads like a number of another is taken first.
+    """
+    rows = RubricVersion.objects.filter(rubric__project=project).select_related(
+        "rubric", "verifier", "approved_by"
+    )
+    numbered = NAMED.fullmatch(text)
+    if numbered and not Rubric.objects.filter(project=project, name=text).exists():
+        return rows.filter(rubric__name=numbered[1], number=int(numbered[2])).first()
+    rows = rows.filter(rubric__name=text)
+    if only_approved:
+        rows = rows.filter(state=RubricVersion.State.APPROVED)
+    return rows.order_by("-number").first()
 
 
 def versions(rubric: Rubric) -> list[RubricVersion]:

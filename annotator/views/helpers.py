@@ -13,7 +13,7 @@ from annotator.models import Role
 from annotator.queries.access import Access, access_or_404
 from annotator.services import tokens
 
-__all__ = ["Access", "page_after", "project_page", "token_or_session"]
+__all__ = ["Access", "as_id", "page_after", "project_page", "token_or_session"]
 
 
 def project_page(at_least: Role) -> Callable[..., Any]:
@@ -35,7 +35,11 @@ def project_page(at_least: Role) -> Callable[..., Any]:
 
 def page_after(request: HttpRequest, name: str = "after") -> int | None:
     """The key in the address after which a page of a list starts; nonsense means the start."""
-    value = request.GET.get(name, "")
+    return as_id(request.GET.get(name, ""))
+
+
+def as_id(value: str) -> int | None:
+    """The key of a row as an address or a form has it; None for anything else."""
     return int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
 
 

@@ -22,7 +22,7 @@ from annotator.services import hashing
 from annotator.services import reward_asks as service
 from annotator.services.reward_asks import Asked, Item
 from annotator.views import reward_try_table
-from annotator.views.helpers import Access, page_after, project_page
+from annotator.views.helpers import Access, as_id, page_after, project_page
 from annotator.views.reward_try_table import Table
 
 MOST: Final = len(NAMES)
@@ -72,9 +72,7 @@ class _Page:
             return self.show(form, status=error.status)
 
     def _attempt_stored(self) -> HttpResponse:
-        value = self.request.POST.get("stored", "")
-        number = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else 0
-        prompt, answers = self._stored(number)
+        prompt, answers = self._stored(as_id(self.request.POST.get("stored", "")) or 0)
         try:
             return self._ask(_asked_of(prompt, answers))
         except AppError as error:

@@ -15,7 +15,7 @@ from annotator.jobs import base
 from annotator.models import Role, Rubric
 from annotator.queries import induction as queries
 from annotator.services import induction_plan
-from annotator.views.helpers import Access, project_page
+from annotator.views.helpers import Access, page_after, project_page
 
 PAGE: Final = "rubrics/induce.html"
 
@@ -51,9 +51,9 @@ def _initial(request: HttpRequest, access: Access) -> dict[str, Any]:
     found: dict[str, Any] = {"method": request.GET.get("method", "")}
     if request.GET.get("judge"):
         found["judge"] = request.GET["judge"]
-    wanted = request.GET.get("rubric", "")
-    if wanted.isascii() and wanted.isdecimal() and len(wanted) < 19:
-        rubric = Rubric.objects.filter(project=access.project, pk=int(wanted)).first()
+    wanted = page_after(request, "rubric")
+    if wanted is not None:
+        rubric = Rubric.objects.filter(project=access.project, pk=wanted).first()
         if rubric is not None:
             found["name"] = rubric.name
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -23,7 +23,7 @@ from annotator.services import rubric_tries as service
 from annotator.services import rubrics
 from annotator.services.rubric_tries import Subject
 from annotator.views import rubric_try_table
-from annotator.views.helpers import Access, project_page
+from annotator.views.helpers import Access, as_id, project_page
 from annotator.views.rubric_pages import find
 
 
@@ -34,20 +34,15 @@ def rubric_try(request: HttpRequest, access: Access, rubric_id: int, number: int
     page = _Page(request, access, find(access, rubric_id, number))
     if request.method == "POST":
         return page.attempt()
-    if (run_id := _number(request.GET, "run")) is not None:
+    if (run_id := as_id(request.GET.get("run", ""))) is not None:
         return page.of_run(run_id)
     if request.GET.get("pick") == "random":
         return page.random()
-    ids = [_number(request.GET, name) for name in ("chosen", "rejected")]
+    ids = [as_id(request.GET.get(name, "")) for name in ("chosen", "rejected")]
     if None not in ids:
         # In order of id, so that the place says nothing of which one was preferred.
         return page.of_pair(tuple(sorted(pk for pk in ids if pk is not None)))
     return page.show(page.paste_form())
-
-
-def _number(given: QueryDict, name: str) -> int | None:
-    value = given.get(name, "")
-    return int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
 
 
 class _Page:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from django.contrib import messages
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
@@ -20,8 +20,14 @@ from annotator.queries import rubrics as queries
 from annotator.queries.rubric_tries import askable
 from annotator.services import rubric_files, rubrics
 from annotator.services import rubric_measure as measuring
-from annotator.views import rubric_gaps, rubric_rows
-from annotator.views.helpers import Access, page_after, project_page
+from annotator.views import (
+    rubric_gaps,
+    rubric_rows,
+    rubric_use_judge,
+    rubric_use_people,
+    rubric_use_scores,
+)
+from annotator.views.helpers import Access, as_id, page_after, project_page
 from annotator.views.judge_list import cell
 from annotator.views.rubric_pages import find
 from rubrics.sheet import Sheet
@@ -58,12 +64,9 @@ def rubric(request: HttpRequest, access: Access, rubric_id: int) -> HttpResponse
 @require_GET
 def version(request: HttpRequest, access: Access, rubric_id: int, number: int) -> HttpResponse:
     """Everything about a version; one criterion may be open, with its evidence."""
-    return _show(request, access, find(access, rubric_id, number), opened=_asked(request.GET))
-
-
-def _asked(given: QueryDict) -> int | None:
-    value = given.get("criterion", "")
-    return int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
+    return _show(
+        request, access, find(access, rubric_id, number), opened=page_after(request, "criterion")
+    )
 
 
 def _show(
@@ -212,7 +215,7 @@ def merge(
     """Make the open criterion and those ticked one."""
     found = find(access, rubric_id, number)
     row = _criterion(found, criterion_id)
-    ticked = [int(pk) for pk in request.POST.getlist("with") if pk.isdecimal() and len(pk) < 19]
+    ticked = [pk for pk in map(as_id, request.POST.getlist("with")) if pk is not None]
     others = list(found.criteria.filter(pk__in=ticked).exclude(pk=row.pk))
     for one in others:
         one.version = found
@@ -383,8 +386,6 @@ def _changed(one: rubric_files.Change, name: str) -> tuple[str, Any, Any]:
 def use(request: HttpRequest, access: Access, rubric_id: int, number: int) -> HttpResponse:
     """What a version is good for: judges, checklists, scores."""
     found = find(access, rubric_id, number)
-    from annotator.views import rubric_use_judge, rubric_use_people, rubric_use_scores
-
     context: dict[str, Any] = {"access": access, "version": found}
     for part in (rubric_use_judge, rubric_use_people, rubric_use_scores):
         context |= part.context(access, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from django.test import Client
 from django.urls import reverse
 
@@ -13,6 +14,7 @@ from annotator.models import (
     Assignment,
     CriterionVerdict,
     Project,
+    Role,
     RubricVersion,
     Task,
     User,
@@ -24,6 +26,27 @@ from tests import factories
 
 SHORT, STEPS, RUDE = "It is short.", "It names the steps.", "It is rude."
 OWN = {"criteria": ["Polite"], "failures": ["Wrong"], "overlap": 1, "gold_rate": 0}
+
+
+@pytest.fixture
+def project() -> Project:
+    return factories.project("letters", settings=OWN)
+
+
+@pytest.fixture
+def owner(project: Project) -> User:
+    return factories.member(project, Role.OWNER, name="Alice")
+
+
+@pytest.fixture
+def version(project: Project) -> RubricVersion:
+    return approved(
+        project,
+        {"text": SHORT, "theme": "Form"},
+        {"text": RUDE, "polarity": -1},
+        {"text": STEPS, "theme": "Content"},
+        {"text": "Under 100 words.", "verifier": "program", "program": "words.at-most-100"},
+    )
 
 
 def approved(project: Project, *criteria: dict[str, Any]) -> RubricVersion:

@@ -22,7 +22,6 @@ from annotator.models import (
     Project,
     Prompt,
     Response,
-    Role,
     RubricVersion,
     Run,
     Task,
@@ -44,33 +43,17 @@ from tests.annotator.checked import (
     decided,
     held,
     make,
+    owner,
     post,
+    project,
     signed_in,
     verdicts,
+    version,
 )
 
+__all__ = ["owner", "project", "version"]
+
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def project() -> Project:
-    return factories.project("letters", settings=OWN)
-
-
-@pytest.fixture
-def owner(project: Project) -> User:
-    return factories.member(project, Role.OWNER, name="Alice")
-
-
-@pytest.fixture
-def version(project: Project) -> RubricVersion:
-    return approved(
-        project,
-        {"text": SHORT, "theme": "Form"},
-        {"text": RUDE, "polarity": -1},
-        {"text": STEPS, "theme": "Content"},
-        {"text": "Under 100 words.", "verifier": "program", "program": "words.at-most-100"},
-    )
 
 
 # The desk ---------------------------------------------------------------------------------------

@@ -18,25 +18,11 @@ from annotator.models import (
 from annotator.queries import rubric_checks
 from rubrics.sheet import Sheet
 from tests import factories
-from tests.annotator.checked import OWN, RUDE, SHORT, STEPS, approved
+from tests.annotator.checked import RUDE, SHORT, STEPS, project, version
+
+__all__ = ["project", "version"]
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def project() -> Project:
-    return factories.project("letters", settings=OWN)
-
-
-@pytest.fixture
-def version(project: Project) -> RubricVersion:
-    return approved(
-        project,
-        {"text": SHORT, "theme": "Form"},
-        {"text": RUDE, "polarity": -1},
-        {"text": STEPS, "theme": "Content"},
-        {"text": "Under 100 words.", "verifier": "program", "program": "words.at-most-100"},
-    )
 
 
 # Agreement --------------------------------------------------------------------------------------

@@ -30,42 +30,23 @@ from annotator.services.rubric_tasks import Wish
 from annotator.views import rubric_use_people
 from tests import factories
 from tests.annotator.checked import (
-    OWN,
-    RUDE,
     SHORT,
-    STEPS,
     answers,
     approved,
     checklists,
     decided,
     held,
     make,
+    owner,
     post,
+    project,
     signed_in,
+    version,
 )
 
+__all__ = ["owner", "project", "version"]
+
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def project() -> Project:
-    return factories.project("letters", settings=OWN)
-
-
-@pytest.fixture
-def owner(project: Project) -> User:
-    return factories.member(project, Role.OWNER, name="Alice")
-
-
-@pytest.fixture
-def version(project: Project) -> RubricVersion:
-    return approved(
-        project,
-        {"text": SHORT, "theme": "Form"},
-        {"text": RUDE, "polarity": -1},
-        {"text": STEPS, "theme": "Content"},
-        {"text": "Under 100 words.", "verifier": "program", "program": "words.at-most-100"},
-    )
 
 
 # Making tasks -----------------------------------------------------------------------------------

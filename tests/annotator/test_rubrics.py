@@ -21,6 +21,7 @@ from annotator.models import (
     RubricVersion,
     Run,
 )
+from annotator.queries import rubrics as queries
 from annotator.services import rubric_files, rubrics
 from rubrics.generators.types import CandidateCriterion, Evidence, Generated
 from tests import factories
@@ -313,3 +314,20 @@ def test_two_people_deciding_at_once_lose_nothing() -> None:
     assert not errors
     assert version.criteria.count() == 24
     assert len(rubrics.in_force(rubrics.approve(version=version, by=None))) == 18
+
+
+@pytest.mark.parametrize("mark", [":", "@", " "])
+def test_version_is_named_by_number_or_is_the_newest(rubric: Rubric, mark: str) -> None:
+    first = rubrics.draft(rubric=rubric, by=None)
+    rubrics.add(version=first, by=None, text="It is short.")
+    first = rubrics.approve(version=first, by=None)
+    second = rubrics.draft(rubric=rubric, by=None, like=first)
+    project, name = rubric.project, rubric.name
+    assert queries.named(project, name) == second
+    assert queries.named(project, name, only_approved=True) == first
+    assert queries.named(project, f"{name}{mark}v1") == first
+    assert queries.named(project, f"{name}{mark}v2", only_approved=True) == second
+    assert queries.named(project, f"{name}{mark}v3") is None
+    assert queries.named(factories.project(), name) is None
+    twin = rubrics.create(project=project, name=f"{name}{mark}v1", by=None)
+    assert queries.named(project, twin.name) is None  # it has no version of its own

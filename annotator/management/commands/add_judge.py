@@ -11,6 +11,7 @@ from annotator.errors import AppError
 from annotator.management import options as given
 from annotator.management import waiting
 from annotator.models import Endpoint, Judge, Project, Rubric, RubricVersion
+from annotator.queries import rubrics as queries
 from annotator.services import judges
 from rubrics.judging import JUDGES
 from rubrics.registry import find
@@ -70,21 +71,14 @@ def find_version(project: Project, named: str | None) -> RubricVersion | None:
     """The version that NAME or NAME:vN names; the newest approved one where no number is given."""
     if not named:
         return None
-    rubric = Rubric.objects.filter(project=project, name=named).first()
-    name, colon, number = named.rpartition(":v")
-    if rubric is None and colon and number.isascii() and number.isdecimal() and len(number) < 10:
-        rows = RubricVersion.objects.filter(rubric__project=project, rubric__name=name)
-        found = rows.filter(number=int(number)).select_related("rubric").first()
-        if found is not None:
-            return found
-    if rubric is None:
-        rows = Rubric.objects.filter(project=project).order_by("name")
-        known = ", ".join(rows.values_list("name", flat=True)[:100]) or "none"
-        raise CommandError(f"There is no rubric {named!r}. Known: {known}.")
-    found = rubric.versions.filter(state=RubricVersion.State.APPROVED).order_by("-number").first()
-    if found is None:
+    found = queries.named(project, named, only_approved=True)
+    if found is not None:
+        return found
+    rows = Rubric.objects.filter(project=project).order_by("name")
+    if rows.filter(name=named).exists():
         raise CommandError(f"No version of {named!r} is approved. Approve it first.")
-    return found
+    known = ", ".join(rows.values_list("name", flat=True)[:100]) or "none"
+    raise CommandError(f"There is no rubric {named!r}. Known: {known}.")
 
 
 def as_json(judge: Judge) -> dict[str, Any]:

@@ -6,12 +6,12 @@ Without a number: the newest approved version, or the draft where none is approv
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from annotator.models import RubricVersion
+from annotator.models import Project, RubricVersion
+from annotator.queries import rubrics as queries
 from annotator.services import rubric_files
 
 
@@ -34,12 +34,10 @@ class Command(BaseCommand):
 
 def find(slug: str, name: str) -> RubricVersion:
     """The version that NAME or NAME:vN means. Raises CommandError."""
-    rows = RubricVersion.objects.select_related("rubric", "approved_by")
-    rows = rows.filter(rubric__project__slug=slug)
-    numbered = re.fullmatch(r"(.+):v([0-9]{1,9})", name, re.DOTALL)
-    found = rows.filter(rubric__name=name).order_by("state", "-number").first()
-    if found is None and numbered:
-        found = rows.filter(rubric__name=numbered[1], number=int(numbered[2])).first()
+    project = Project.objects.filter(slug=slug).first()
+    found = None
+    if project is not None:
+        found = queries.named(project, name, only_approved=True) or queries.named(project, name)
     if found is None:
         raise CommandError(f"There is no rubric {name!r} in a project {slug!r}.")
     return found

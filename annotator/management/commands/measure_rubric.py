@@ -14,6 +14,7 @@ from annotator.management import waiting
 from annotator.management.commands.induce_rubric import beside
 from annotator.management.commands.run_judge import find_judge
 from annotator.models import Project, RubricVersion
+from annotator.queries import rubrics as queries
 from annotator.services import rubric_measure
 from rubrics.llm.budget import Budget
 
@@ -23,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("slug")
-        parser.add_argument("name", metavar="RUBRIC[@vN]", help="its newest version if not said")
+        parser.add_argument("name", metavar="NAME[:vN]", help="its newest version if not said")
         parser.add_argument(
             "--judge", metavar="NAME[@vN]", help="who is asked; the version's own if not given"
         )
@@ -70,14 +71,8 @@ class Command(BaseCommand):
 
 
 def find_version(project: Project, name: str) -> RubricVersion:
-    """``name``, or ``name@v3``. Raises CommandError."""
-    stem, _, number = name.rpartition("@v")
-    is_named = bool(stem) and number.isdecimal()
-    rows = RubricVersion.objects.filter(rubric__project=project).select_related("rubric")
-    rows = rows.filter(rubric__name=stem if is_named else name)
-    if is_named:
-        rows = rows.filter(number=int(number[:9]))
-    found = rows.order_by("-number").first()
+    """As queries.rubrics.named reads it. Raises CommandError."""
+    found = queries.named(project, name)
     if found is None:
         raise CommandError(f"There is no rubric {name!r} in {project.slug!r}.")
     return found
