@@ -6,7 +6,7 @@ A backbone is named by its key, and by an argument after a colon where it takes 
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,44 @@ from rubrics.registry import Method, UnknownMethod, find
 
 TAKES_ARGUMENT: Final = frozenset({"hf", "frozen", "clip"})
 READS_PICTURES: Final = frozenset({"pixels", "clip"})  # the answers of image projects
+
+
+# What several backbones ask in the same words.
+Epochs = Annotated[int, Field(ge=1, le=1000, title="Epochs", description="Passes over data.")]
+BatchSize = Annotated[
+    int, Field(ge=1, le=65_536, title="Batch size", description="Pairs per update.")
+]
+LinearRate = Annotated[
+    float, Field(gt=0, le=10, title="Learning rate", description="Peak rate of Adam.")
+]
+Ridge = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1e6,
+        title="Ridge",
+        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
+    ),
+]
+Buckets = Annotated[
+    int,
+    Field(
+        ge=10,
+        le=24,
+        title="Buckets (log2)",
+        description="The number of weights is 2 to this power.",
+    ),
+]
+LongestText = Annotated[
+    int,
+    Field(
+        ge=16,
+        le=131_072,
+        title="Longest text (tokens)",
+        description="Longer conversations lose the start of the prompt first. "
+        "Never more than the model itself can read.",
+    ),
+]
 
 
 class HashingOptions(BaseModel):
@@ -32,13 +70,7 @@ class HashingOptions(BaseModel):
         title="Character n-grams",
         description="Longest run of characters counted, from 3 up; 0 for none.",
     )
-    buckets_log2: int = Field(
-        default=18,
-        ge=10,
-        le=24,
-        title="Buckets (log2)",
-        description="The number of weights is 2 to this power.",
-    )
+    buckets_log2: Buckets = 18
     max_words: int = Field(
         default=4096,
         ge=16,
@@ -46,20 +78,10 @@ class HashingOptions(BaseModel):
         title="Longest text (words)",
         description="Longer texts are cut: a prompt at its start, a response at its end.",
     )
-    epochs: int = Field(default=10, ge=1, le=1000, title="Epochs", description="Passes over data.")
-    learning_rate: float = Field(
-        default=0.01, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
-    )
-    l2: float = Field(
-        default=30.0,
-        ge=0,
-        le=1e6,
-        title="Ridge",
-        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
-    )
-    batch_size: int = Field(
-        default=32, ge=1, le=65_536, title="Batch size", description="Pairs per update."
-    )
+    epochs: Epochs = 10
+    learning_rate: LinearRate = 0.01
+    l2: Ridge = 30.0
+    batch_size: BatchSize = 32
 
 
 class HfOptions(BaseModel):
@@ -67,14 +89,7 @@ class HfOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_length: int = Field(
-        default=1024,
-        ge=16,
-        le=131_072,
-        title="Longest text (tokens)",
-        description="Longer conversations lose the start of the prompt first. "
-        "Never more than the model itself can read.",
-    )
+    max_length: LongestText = 1024
     epochs: int = Field(default=2, ge=1, le=100, title="Epochs", description="Passes over data.")
     learning_rate: float = Field(
         default=2e-5, gt=0, le=1, title="Learning rate", description="Peak rate of AdamW."
@@ -170,20 +185,12 @@ class _Probe(BaseModel):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, title="Dropout", description="After each hidden layer."
     )
-    l2: float = Field(
-        default=30.0,
-        ge=0,
-        le=1e6,
-        title="Ridge",
-        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
-    )
-    epochs: int = Field(default=20, ge=1, le=1000, title="Epochs", description="Passes over data.")
+    l2: Ridge = 30.0
+    epochs: Epochs = 20
     learning_rate: float = Field(
         default=0.01, gt=0, le=1, title="Learning rate", description="Peak rate of Adam."
     )
-    batch_size: int = Field(
-        default=512, ge=1, le=65_536, title="Batch size", description="Pairs per update."
-    )
+    batch_size: BatchSize = 512
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         title="Precision",
@@ -200,14 +207,7 @@ class FrozenOptions(_Probe):
         description="Which hidden states stand for a text: the mean of all, the last or the first. "
         "Auto is the mean for encoders, the last for decoders.",
     )
-    max_length: int = Field(
-        default=1024,
-        ge=16,
-        le=131_072,
-        title="Longest text (tokens)",
-        description="Longer conversations lose the start of the prompt first. "
-        "Never more than the model itself can read.",
-    )
+    max_length: LongestText = 1024
     tokens_per_forward: int = Field(
         default=16_384,
         ge=64,
@@ -272,27 +272,11 @@ class PixelsOptions(BaseModel):
         description="So many last words are crossed with what the picture shows. 0 leaves the "
         "prompt out.",
     )
-    buckets_log2: int = Field(
-        default=18,
-        ge=10,
-        le=24,
-        title="Buckets (log2)",
-        description="The number of weights is 2 to this power.",
-    )
-    epochs: int = Field(default=20, ge=1, le=1000, title="Epochs", description="Passes over data.")
-    learning_rate: float = Field(
-        default=0.01, gt=0, le=10, title="Learning rate", description="Peak rate of Adam."
-    )
-    l2: float = Field(
-        default=5.0,
-        ge=0,
-        le=1e6,
-        title="Ridge",
-        description="Strength of the pull of all weights to zero, in pairs: more data outweighs it.",
-    )
-    batch_size: int = Field(
-        default=32, ge=1, le=65_536, title="Batch size", description="Pairs per update."
-    )
+    buckets_log2: Buckets = 18
+    epochs: Epochs = 20
+    learning_rate: LinearRate = 0.01
+    l2: Ridge = 5.0
+    batch_size: BatchSize = 32
 
 
 BACKBONES: Final[dict[str, Method]] = {
