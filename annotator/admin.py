@@ -353,6 +353,18 @@ class RewardModelAdmin(TableAdmin):
         return False
 
 
+@admin.register(models.Recipe)
+class RecipeAdmin(HistoryAdmin):
+    list_display = ("id", "project", "name", "created_at")
+    list_select_related = ("project",)
+
+
+@admin.register(models.RecipeVersion)
+class RecipeVersionAdmin(HistoryAdmin):
+    list_display = ("id", "recipe", "number", "format", "created_at")
+    list_select_related = ("recipe",)
+
+
 @admin.register(models.DatasetVersion)
 class DatasetVersionAdmin(HistoryAdmin):
     list_display = ("id", "project", "number", "format", "rows", "downloads", "created_at")

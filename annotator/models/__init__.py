@@ -1,6 +1,6 @@
 """Every table, one module per noun family."""
 
-from annotator.models.datasets import DatasetVersion
+from annotator.models.datasets import DatasetVersion, Recipe, RecipeVersion
 from annotator.models.judges import (
     Acceptance,
     AcceptRule,
@@ -61,6 +61,8 @@ __all__ = [
     "Prompt",
     "QualityReport",
     "Rater",
+    "Recipe",
+    "RecipeVersion",
     "Response",
     "ReviewItem",
     "RewardModel",

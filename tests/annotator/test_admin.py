@@ -51,6 +51,8 @@ def fill(count: int) -> None:
         models.DatasetVersion.objects.create(
             project=project, run=export, number=1, format="f", folder="x", checksum="0" * 64
         )
+        recipe = models.Recipe.objects.create(project=project, name="Plain")
+        models.RecipeVersion.objects.create(recipe=recipe, number=1, format="f", digest="0" * 64)
         members.invite(project=project, role=models.Role.OWNER, note="", places=1, days=1, by=owner)
         tokens.create(user=owner, name="t")
         fill_feedback(project, task, rater, run)
@@ -158,7 +160,7 @@ HISTORY = [models.Judgment, models.Preference, models.AuditEvent, models.Dataset
            models.JudgeOutcome, models.JudgeReport, models.Battery, models.AcceptRule,
            models.Acceptance, models.Rubric, models.RubricVersion, models.Criterion,
            models.CriterionEvidence, models.CriterionVerdict, models.RubricMeasurement,
-           models.RewardScore]  # fmt: skip
+           models.RewardScore, models.Recipe, models.RecipeVersion]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)
