@@ -9,13 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from models.backbones import BACKBONES, split_backbone
 from models.errors import BadData, BadOptions
-from models.objectives import OBJECTIVES
+from models.objectives import NO_ONE_SCORE, OBJECTIVES
 from models.supervision import TrainingResult, supervise
 from models.workdir import CONFIG, read_events, read_metrics, write_json
 from rubrics.registry import UnknownMethod, find
@@ -29,6 +37,14 @@ __all__ = [
     "supervise",
     "write_json",
 ]
+
+
+MOST_MEMBERS: Final = 32
+ALONE: Final = {
+    "members": 1,
+    "prior_scale": 0.0,
+}  # not written down: as if there were no such thing
+SEEDS: Final = 2**31
 
 
 class TrainingConfig(BaseModel):
@@ -66,12 +82,50 @@ class TrainingConfig(BaseModel):
         title="Time limit (seconds)",
         description="Training ends here, and what has been learned is evaluated and saved.",
     )
+    members: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_MEMBERS,
+        title="Members",
+        description="Train so many models that differ by seed: an ensemble, whose scores can be "
+        "cautious and whose disagreement is kept. 1 is one model.",
+    )
+    prior_scale: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        title="Random prior",
+        description="Add to each member's head a random one that is never trained, so that members "
+        "differ where there is little data: its standard deviation over responses. 0 is none.",
+    )
 
     @model_validator(mode="after")
     def _fill_options(self) -> TrainingConfig:
         objective, backbone = resolve_options(self.objective, self.backbone, self.options)
         self.options = objective.model_dump() | backbone.model_dump()
+        if self.members > 1 and self.objective in NO_ONE_SCORE:
+            raise BadOptions(
+                f"{OBJECTIVES[self.objective].label} compares two answers directly: its members "
+                "give an answer no score that could be put on one scale, so there is no ensemble.",
+                advice="Choose an objective that gives scores, or one member.",
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_members(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """One model is written as ever, so that versions without ensembles read it too."""
+        found: dict[str, Any] = handler(self)
+        return {k: v for k, v in found.items() if k not in ALONE or v != ALONE[k]}
+
+    def member(self, number: int) -> TrainingConfig:
+        """What trains member ``number``, counted from 0, by itself: the first has the run's own
+        seed, and each its share of the time."""
+        seed = self.seed
+        if number:
+            digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+            seed = int.from_bytes(digest[:8], "big") % SEEDS
+        limit = self.time_limit / self.members if self.time_limit else None
+        return self.model_copy(update={"members": 1, "seed": seed, "time_limit": limit})
 
     @property
     def objective_options(self) -> BaseModel:
@@ -88,6 +142,8 @@ class TrainingConfig(BaseModel):
         # When it was evaluated decides which weights are kept; when it was saved does not.
         measured = [self.evaluate_every, self.validation_pairs]
         parts = [self.objective, self.backbone, self.options, self.seed, measured, data_sha256]
+        ensemble = {name: getattr(self, name) for name in ALONE}
+        parts += [ensemble] if ensemble != ALONE else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def write(self, workdir: Path) -> None:

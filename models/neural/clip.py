@@ -192,6 +192,10 @@ class ClipBackbone(ProbeBackbone):
     def standardize(self, vectors: Tensor) -> None:
         self.module.probe.standardize(self.module.features(vectors)[1])
 
+    @property
+    def probe(self) -> Probe:
+        return self.module.probe
+
     def encode(self, conversations: list[Conversation]) -> Encoded:
         """What the towers say of every prompt and picture, computed where it is not known yet."""
         paths = picture_paths(answer for _, answer in conversations)

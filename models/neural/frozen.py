@@ -122,6 +122,10 @@ class FrozenBackbone(ProbeBackbone):
     def standardize(self, vectors: Tensor) -> None:
         self.module.standardize(vectors)
 
+    @property
+    def probe(self) -> Probe:
+        return self.module
+
     def encode(self, conversations: list[Conversation]) -> Encoded:
         """The embedding of every conversation, computed where it is not known yet."""
         require_texts(answer for _, answer in conversations)

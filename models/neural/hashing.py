@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models.backbones import HashingOptions
 from models.errors import BadArtifact
+from models.neural import priors
 from models.neural.store import Conversation, Encoded, Store
 from models.pairs import Message, answer_text, require_texts
 
@@ -87,6 +88,10 @@ class LinearBackbone:
             weight_decay=self.options.l2 / train_pairs,
             fused=True,
         )
+
+    def attach_prior(self, generator: torch.Generator) -> Tensor:
+        """Add a random prior (models.neural.priors). Returns its factor."""
+        return priors.attach(self.module, generator)
 
     def schedule(self, progress: float) -> float:
         """Share of the peak learning rate at ``progress`` in 0..1: straight down to zero."""

@@ -35,6 +35,7 @@ from models.neural.evaluate import measure, measure_longer, outputs, outputs_of_
 from models.neural.memory import is_out_of_memory
 from models.neural.objectives import Batch, Objective
 from models.neural.phases import carried_on, kappas, lay_out, plan_at
+from models.neural.priors import add_prior
 from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
 from models.neural.store import Store, build_store, open_store
 from models.objectives import OBJECTIVES
@@ -149,6 +150,9 @@ class Trainer:
         )
         self.ends = {plan.last for plan in self.plans}
         self.backbone.fit(store, self.plans[0].rows, seed=self.config.seed)
+        if scale := self.config.prior_scale:
+            rows = self.plans[0].rows
+            add_prior(self.backbone, store, rows, scale=scale, seed=self.config.seed)
         if (memory := getattr(self.backbone, "memory", None)) is not None:
             self.emit("log", message=str(memory))
         self.batch_size, self.total_steps = options.batch_size, self.plans[-1].last
@@ -388,9 +392,13 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Measure the kept weights on the test split, once."""
         with Stage(self.emit, "evaluate"):
-            test = np.arange(len(self.stores["test"]))
-            result = self.measure("test", test)
-            longer = measure_longer(self.stores["test"], test, seed=self.config.seed)
+            result = self.measure("test", np.arange(len(self.stores["test"])))
+        return self.metrics(result)
+
+    def metrics(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What is told of the model, with what was measured on the test split."""
+        test = np.arange(len(self.stores["test"]))
+        longer = measure_longer(self.stores["test"], test, seed=self.config.seed)
         return {
             **{name: result[name] for name in ("accuracy", "interval", "interval_method", "loss")},
             "test_pairs": result["n"],

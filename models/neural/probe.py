@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import BadArtifact
+from models.neural.priors import RandomHead
 from models.neural.store import Encoded, Store
 
 MEASURED: Final = 20_000  # vectors that mean and scale are taken of
@@ -38,25 +39,42 @@ class Probe(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        parts: list[nn.Module] = []
-        for _ in range(layers):
-            parts += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
-            width = hidden
-        last = nn.Linear(width, outputs)
+        self.sizes = (width, outputs, layers, hidden)
+        self.head = head(*self.sizes, dropout=dropout)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
         if not layers:  # from nothing: the l2 prior is around zero
             nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.head = nn.Sequential(*parts, last)
+        self.prior: RandomHead | None = None
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (m, d) of features (m, width)."""
-        return self.head((features - self.mean) / self.scale)
+        given = (features - self.mean) / self.scale
+        found: Tensor = self.head(given)
+        return found if self.prior is None else found + self.prior(given)
+
+    def add_prior(self, generator: torch.Generator) -> Tensor:
+        """A random head of the same form beside it, never trained. Returns its factor."""
+        self.prior = RandomHead(head(*self.sizes), generator).to(self.mean.device)
+        return self.prior.factor
 
     @torch.no_grad()
     def standardize(self, features: Tensor) -> None:
         """Take mean and scale of features (n, width), so that each weighs the same."""
         self.mean.copy_(features.mean(dim=0))
         self.scale.copy_(features.std(dim=0, correction=0).clamp_min(SMALLEST))
+
+
+def head(
+    width: int, outputs: int, layers: int, hidden: int, *, dropout: float = 0.0
+) -> nn.Sequential:
+    """Linear, after so many hidden layers."""
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
+        width = hidden
+    return nn.Sequential(*parts, nn.Linear(width, outputs))
 
 
 class ProbeBackbone:
@@ -104,6 +122,15 @@ class ProbeBackbone:
     def standardize(self, vectors: Tensor) -> None:
         raise NotImplementedError
 
+    @property
+    def probe(self) -> Probe:
+        """The head that is trained."""
+        raise NotImplementedError
+
+    def attach_prior(self, generator: torch.Generator) -> Tensor:
+        """Add a random prior (models.neural.priors). Returns its factor."""
+        return self.probe.add_prior(generator)
+
     def vectors(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:
         """Vectors (m, width) of the given sequences of a store."""
         assert store.values is not None
@@ -122,7 +149,10 @@ class ProbeBackbone:
     def load_module(self, folder: Path) -> None:
         """Raises BadArtifact."""
         try:
-            self.module.load_state_dict(load_file(folder / PROBE))
+            state = load_file(folder / PROBE)
+            if any("prior." in name for name in state):
+                self.attach_prior(torch.Generator())  # its numbers are those of the file
+            self.module.load_state_dict(state)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise BadArtifact(f"{folder.name}: the weights cannot be read ({error}).") from error
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from models.backbones import HfOptions
 from models.errors import BadArtifact, BadBackbone, BadOptions
-from models.neural import packed, room
+from models.neural import packed, priors, room
 from models.neural.conversations import RENDER_VERSION, Renderer, prepare_tokenizer
 from models.neural.store import Conversation, Encoded, Store
 from models.pairs import require_texts
@@ -111,8 +111,9 @@ class TransformerBackbone:
     def save(self, folder: Path) -> None:
         """Write model and tokenizer so that plain transformers loads them.
 
-        A low-rank part is added into the weights, here too: training is over.
+        A low-rank part and a prior are added into the weights, here too: training is over.
         """
+        priors.fold(self.module)
         if hasattr(self.module, "merge_and_unload"):
             self.module = self.module.merge_and_unload()
         self.module.save_pretrained(folder)
@@ -186,6 +187,15 @@ class TransformerBackbone:
             {"params": others, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=self.options.learning_rate, fused=True)
+
+    def attach_prior(self, generator: torch.Generator) -> Tensor:
+        """Add a random prior (models.neural.priors) to the head. Returns its factor."""
+        last = [
+            layer
+            for layer in self.module.modules()
+            if isinstance(layer, nn.Linear) and layer.out_features == self.outputs
+        ][-1]  # what peft trains of a head stands after what it keeps of it
+        return priors.attach(last, generator)
 
     def schedule(self, progress: float) -> float:
         """Share of the peak learning rate at ``progress`` in 0..1: a ramp, then a half cosine."""
