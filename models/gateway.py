@@ -23,7 +23,21 @@ class RewardModel(Protocol):
     """What was stored with it: config and metrics."""
 
     def score(self, conversations: Sequence[tuple[list[Message], Answer]]) -> NDArray[np.float64]:
-        """Rewards (m,) of m (prompt messages, response). Comparable within one prompt only."""
+        """Rewards (m,) of m (prompt messages, response). Comparable within one prompt only.
+
+        Of an ensemble the mean of its members, each in its own standard deviations.
+        """
+        ...
+
+    def score_members(
+        self, conversations: Sequence[tuple[list[Message], Answer]]
+    ) -> NDArray[np.float64]:
+        """What each of k members says, (k, m), on one scale: for models.transforms.combine and
+        ensemble_variance. Of a model that is no ensemble its rewards, (1, m)."""
+        ...
+
+    def margins(self, pairs: Sequence[tuple[list[Message], Answer, Answer]]) -> NDArray[np.float64]:
+        """Log-odds (n,) that the first of two answers to a prompt is better than the second."""
         ...
 
 
@@ -33,9 +47,9 @@ def load_reward_model(path: Path | str, *, device: str = "") -> RewardModel:
     ``device`` as torch names it; empty is CUDA where there is one, else the CPU. A plain
     transformers folder with one output is read too. Raises BadArtifact.
     """
-    from models.neural.scoring import Scorer
+    from models.neural.ensemble_scoring import open_scorer
 
-    return Scorer(Path(path), device=device)
+    return open_scorer(Path(path), device=device)
 
 
 class Reading(Protocol):

@@ -18,8 +18,12 @@ REPLICATES: Final = 200
 LEAST_REJECTED: Final = 2  # of one chosen answer: the subset is of best-of-k
 
 
-def benchmark(pairs: Pairs, scores: Floats) -> Json | None:
-    """Subsets, sections, overall; None where no pair has a subset. scores (n, 2)."""
+def benchmark(pairs: Pairs, margins: Floats, scores: Floats | None) -> Json | None:
+    """Subsets, sections, overall; None where no pair has a subset.
+
+    ``margins`` (n,); ``scores`` (n, 2), or None of a model that only compares: the subset of ties,
+    which asks how far right answers are from each other, is then counted by pairs.
+    """
     named = pairs.subset != NAMELESS
     if not named.any():
         return None
@@ -29,11 +33,12 @@ def benchmark(pairs: Pairs, scores: Floats) -> Json | None:
     tied: Section | None = None
     for code in np.unique(pairs.subset[named]).tolist():
         rows, name = pairs.subset == code, pairs.subsets[code]
-        if name.lower() == TIES and (found := _ties(pairs, scores, rows)) is not None:
+        is_ties = scores is not None and name.lower() == TIES
+        if is_ties and (found := _ties(pairs, scores, rows)) is not None:
             tied = Section(name, found[0].score, found[1], found[0].n, (name,))
             subsets.append(_row(tied, "ties") | {"parts": _parts(found[0])})
             continue
-        one, kind = _accuracy(pairs, scores, rows)
+        one, kind = _accuracy(pairs, margins, rows)
         accuracies[name] = one
         section = pairs.sections[_common(pairs.section[rows])]
         section_of[name] = section
@@ -66,7 +71,7 @@ def _common(codes: Codes) -> int:
     return int(values[counts.argmax()])
 
 
-def _accuracy(pairs: Pairs, scores: Floats, rows: Flags) -> tuple[Accuracy, str]:
+def _accuracy(pairs: Pairs, margins: Floats, rows: Flags) -> tuple[Accuracy, str]:
     """Of pairs; or of prompts, where most have one right answer among three and more."""
     prompts, chosen = pairs.prompts[rows], pairs.chosen[rows]
     credits_, several = [], 0
@@ -75,13 +80,13 @@ def _accuracy(pairs: Pairs, scores: Floats, rows: Flags) -> tuple[Accuracy, str]
         is_one = len(np.unique(chosen[start:end])) == 1
         several += is_one and end - start >= LEAST_REJECTED
         if is_one:
-            given = scores[rows][start:end]
-            credits_.append(best_of(np.concatenate([given[:1, 0], given[:, 1]])))
+            behind = -margins[rows][start:end]  # the wrong ones, where the right one is at 0
+            credits_.append(best_of(np.concatenate([[0.0], behind])))
     if 2 * several > len(begins) and len(credits_) == len(begins):
         found = estimate_accuracy(credits_, seed=0)
         kind = "best-of"
     else:
-        found = strict(scores[rows, 0] - scores[rows, 1], prompts)
+        found = strict(margins[rows], prompts)
         kind = "pairs"
     assert found is not None, "no subset is empty"
     return found, kind

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +43,10 @@ MOST_SLICES: Final = 12
 COMPARED_SLICES: Final = 6  # reward models whose slices are kept beside
 STRENGTHS: Final = {1: "better", 2: "much better", 3: "very much better"}
 FEWEST_SHARED: Final = 20  # pairs that all compared must have in common
+BY_PAIRS: Final = (
+    "This model compares two answers with each other and may go in circles: it gives no single"
+    " score by which one of many could be chosen."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ class Candidates:
     """Responses (m,) of the prompts with the model's scores and the gold's, for best of n."""
 
     prompts: Codes
-    scores: Floats
+    scores: Floats | None  # None: the model compares, and has none to choose by
     golds: Floats
     gold: str  # who the gold is, in words
 
@@ -93,7 +98,7 @@ class Evaluated:
 
     pairs: Pairs
     model: Scorer
-    scores: Floats  # (n, 2) of chosen and rejected
+    scores: Floats | None  # (n, 2) of chosen and rejected; None: the model compares two answers
     rivals: list[Scorer]
     votes: Votes
     crowd: Crowd
@@ -101,6 +106,11 @@ class Evaluated:
     candidates: Candidates
     ceiling: Accuracy | None
     swap: Swap | None
+
+    @cached_property
+    def has_texts(self) -> bool:
+        """Whether answers have a length: pictures have none."""
+        return bool(self.pairs.chosen_length.any() or self.pairs.rejected_length.any())
 
 
 def est(found: Accuracy | None) -> Json | None:
@@ -118,11 +128,11 @@ def figures(given: Evaluated) -> Json:
     pairs, model = given.pairs, given.model
     longer = (pairs.chosen_length - pairs.rejected_length).astype(np.float64)
     length = Scorer("length", "Longer answer wins", "length", longer)
-    rivals = [length, *given.rivals]
+    rivals = [*([length] if given.has_texts else []), *given.rivals]
     found: Json = {
         "version": VERSION,
         "accuracy": est(strict(model.margins, pairs.prompts)),
-        "longer": est(strict(longer, pairs.prompts)),
+        "longer": est(strict(longer, pairs.prompts)) if given.has_texts else None,
         "ceiling": _ceiling(given),
         "rivals": [_rival(model, rival, pairs) for rival in rivals if rival.known.any()],
         "together": _together(model, rivals, pairs),
@@ -133,7 +143,7 @@ def figures(given: Evaluated) -> Json:
         "length": _length(given, longer),
         "order": _order(given.swap),
         "best_of_n": _best_of_n(given.candidates),
-        "benchmark": evaluation_benchmark.benchmark(pairs, given.scores),
+        "benchmark": evaluation_benchmark.benchmark(pairs, model.margins, given.scores),
         "splits": {key: int((pairs.splits == code).sum()) for code, key in enumerate(SPLIT_KEYS)},
     }
     found["missing"] = dict(_missing(given, found))
@@ -388,6 +398,8 @@ def _order(swap: Swap | None) -> Json | None:
 
 
 def _best_of_n(given: Candidates) -> Json | None:
+    if given.scores is None:
+        return None
     found = curve(given.scores, given.golds, given.prompts)
     if found is None:
         return None
@@ -430,13 +442,17 @@ def _missing(given: Evaluated, found: Json) -> Iterator[tuple[str, str]]:
         yield "ceiling", "No pair was judged by two people, so there is no human ceiling."
     if found["calibration"][given.model.key] is None:
         yield "calibration", "Too few pairs have a margin other than 0."
-    if found["best_of_n"] is None:
+    if found["longer"] is None:
+        yield "length", "The answers are pictures: none is longer."
+    if given.candidates.scores is None:
+        yield "best_of_n", BY_PAIRS
+    elif found["best_of_n"] is None:
         gold = given.candidates.gold
         yield (
             "best_of_n",
             f"Fewer than ten prompts have two answers with a score that {gold} judged.",
         )
     if found["order"] is None:
-        yield "order", "The model could not be asked again: its files are gone, or it reads images."
+        yield "order", "The model could not be asked again: its files are gone."
     if found["benchmark"] is None:
         yield "benchmark", "The pairs came without a column “subset”."

@@ -6,7 +6,7 @@ after a kill collects again, asks for the scores that are still missing, and mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from annotator.services.evaluation_figures import (
     ceiling,
     figures,
 )
+from annotator.services.evaluation_scores import can_score, compares
 from models.intervals import Accuracy
 from models.rm_evaluation import Floats, Swap
 from rubrics.rewards import EVEN
@@ -154,18 +155,19 @@ class _Job:
         if self.gold is None and config["gold"] != PEOPLE:
             raise NotFound(f"The gold {config['gold']} is not there any more.")
         # Those that somebody named are scored where they have not; others as far as they have.
-        wanted = {one.key for one in self.rivals} if named else set()
-        wanted |= {self.gold.key} if self.gold else set()
-        self.to_score = [self.model, *self._models(wanted)]
+        asked = [self.model, *self._models(self.rivals if named else [])]
+        self.to_compare = [one for one in asked if compares(one)]
+        self.to_score = [one for one in asked if not compares(one)]
+        golden = self._models([self.gold] if self.gold else [])
+        self.to_score += [one for one in golden if one not in self.to_score]
+        self.done = 0
+        self.margins: dict[int, Floats] = {}  # (n,) of each that compares
         self.notes: list[str] = []
 
-    def _models(self, keys: set[str]) -> list[RewardModel]:
-        rows = RewardModel.objects.filter(project=self.project).order_by("pk")
-        return list(rows.filter(pk__in=self._model_ids(keys)))
-
-    def _model_ids(self, keys: set[str]) -> list[int]:
-        every = [*self.rivals, *([self.gold] if self.gold else [])]
-        return [one.id for one in every if one.key in keys and one.kind == "reward-model"]
+    def _models(self, among: Sequence[Choice]) -> list[RewardModel]:
+        ids = [one.id for one in among if one.kind == "reward-model"]
+        rows = RewardModel.objects.filter(project=self.project, pk__in=ids)
+        return list(rows.order_by("pk"))
 
     def run(self) -> dict[str, Any]:
         self.work.stage(*STAGES[0])
@@ -199,32 +201,44 @@ class _Job:
         """Everything that is missing, and the check of the order. Raises Stopped."""
         ids = np.concatenate([found.pairs.chosen, found.pairs.rejected, found.candidates])
         owed = [(model, evaluation_scores.missing(model, ids)) for model in self.to_score]
+        owed = [(model, left) for model, left in owed if len(left)]
+        for model, left in owed:
+            if not can_score(model):
+                self._note(f"The files of {model} are gone; {len(left):,} answers lack its score.")
+        owed = [(model, left) for model, left in owed if can_score(model)]
         total = sum(len(left) for _, left in owed)
         if total and self.work.run.attempt > 1:
             self.work.resumed(f"{total:,} scores to go")
-        self.work.progress(0, total, unit="answers")
-        can = {
-            model.pk: evaluation_scores.can_score(self.project, model) for model in self.to_score
-        }
-        for model, left in owed:
-            if len(left) and not can[model.pk]:
-                self._note(f"{model} cannot be asked here; {len(left):,} answers lack its score.")
-        if not can[self.model.pk] and not total:
+        total += len(found.pairs) * len(self.to_compare)
+        self.work.progress(0, total, unit="answers and pairs" if self.to_compare else "answers")
+        if not total and not can_score(self.model):
             return None
-        done = 0
         with evaluation_scores.holding_device(self.work):
             for model, left in owed:
-                if len(left) and can[model.pk]:
-                    base = done
-                    unscored = evaluation_scores.score(
-                        self.work, model, left, lambda at, base=base: self.work.progress(base + at)
-                    )
-                    if unscored:
-                        self._note(f"{model} gave no number for {unscored:,} answers.")
-                done += len(left)
-            if not can[self.model.pk]:
+                unscored = evaluation_scores.score(self.work, model, left, self._tick(len(left)))
+                if unscored:
+                    self._note(f"{model} gave no number for {unscored:,} answers.")
+            for model in self.to_compare:
+                self._compare(model, found.pairs)
+            if not can_score(self.model):
                 return None
             return evaluation_scores.swap(self.work, self.model, found.pairs)
+
+    def _tick(self, more: int) -> Callable[[int], None]:
+        """Progress of a part of so many, after the parts before it."""
+        base, self.done = self.done, self.done + more
+        return lambda at: self.work.progress(base + at)
+
+    def _compare(self, model: RewardModel, pairs: Pairs) -> None:
+        """Ask a model that compares two answers about each pair."""
+        if not can_score(model):
+            self._note(f"The files of {model} are gone: it cannot be asked about pairs.")
+            return
+        ids = np.stack([pairs.chosen, pairs.rejected], axis=1)
+        found = evaluation_scores.margins(self.work, model, ids, self._tick(len(ids)))
+        if lost := int(np.isnan(found).sum()):
+            self._note(f"{model} gave no number for {lost:,} pairs.")
+        self.margins[model.pk] = found
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -235,24 +249,22 @@ class _Job:
     def _result(
         self, raw: psycopg.Connection, found: _Collected, swap: Swap | None
     ) -> dict[str, Any]:
-        pairs = found.pairs
-        scores = self._sides(raw, "reward_model", self.model.pk, pairs)
-        known = np.isfinite(scores).all(axis=1)
+        margins, scores = self._own(raw, found.pairs)
+        known = np.isfinite(margins)
         if not known.any():
             raise Invalid(
                 f"{self.model} has no score of any of these answers.",
                 advice="Its files are needed to score them. Train it again.",
             )
-        pairs, scores = pairs.where(known), scores[known]
+        pairs, margins = found.pairs.where(known), margins[known]
+        self.margins = {pk: values[known] for pk, values in self.margins.items()}
         votes = queries.read_votes(raw, self.project.pk, pairs)
         raters = queries.read_raters(raw, np.unique(votes.raters).tolist())
         told = figures(
             Evaluated(
                 pairs=pairs,
-                model=Scorer(
-                    self._own_key, self.model.name, "reward-model", scores[:, 0] - scores[:, 1]
-                ),
-                scores=scores,
+                model=Scorer(self._own_key, self.model.name, "reward-model", margins),
+                scores=None if scores is None else scores[known],
                 rivals=[self._scorer(raw, one, pairs, votes, raters) for one in self.rivals],
                 votes=votes,
                 crowd=self._crowd(raw, votes, raters),
@@ -285,11 +297,12 @@ class _Job:
                 f"{seen:,} of these pairs are of the train split, from which models learn: on them"
                 " this is no held-out accuracy."
             )
-        if self.model.objective == "gpm":
-            cautions.append(
-                "This model compares two answers directly; here it is measured by its scores"
-                " against reference answers, which cannot hold a cycle."
-            )
+        for one in self._models(self.rivals):
+            if compares(one) and one.pk not in self.margins:
+                cautions.append(
+                    f"{one} compares two answers directly; here it stands by its scores against"
+                    " reference answers, which cannot hold a circle. Name it to have it asked."
+                )
         return cautions
 
     def _with_headlines(self, told: dict[str, Any]) -> dict[str, Any]:
@@ -306,6 +319,13 @@ class _Job:
             "answers_per_second": speed,
             "figures": told,
         }
+
+    def _own(self, raw: psycopg.Connection, pairs: Pairs) -> tuple[Floats, Floats | None]:
+        """The model's margins (n,), and its scores (n, 2) where answers have one."""
+        if compares(self.model):
+            return self.margins.get(self.model.pk, np.full(len(pairs), np.nan)), None
+        scores = self._sides(raw, "reward_model", self.model.pk, pairs)
+        return scores[:, 0] - scores[:, 1], scores
 
     def _sides(self, raw: psycopg.Connection, source: str, of: int, pairs: Pairs) -> Floats:
         """Scores (n, 2) of chosen and rejected."""
@@ -326,6 +346,8 @@ class _Job:
             net = np.bincount(at, weights=votes.outcome[rows], minlength=len(pairs))
             said = np.bincount(at, minlength=len(pairs)) > 0
             return Scorer(one.key, one.label, one.kind, np.where(said, np.sign(net), np.nan))
+        if one.kind == "reward-model" and one.id in self.margins:
+            return Scorer(one.key, one.label, one.kind, self.margins[one.id])
         source = "reward_model" if one.kind == "reward-model" else "rubric_version"
         scores = self._sides(raw, source, one.id, pairs)
         even = EVEN if one.kind == "rubric" else 0.0
@@ -359,7 +381,10 @@ class _Job:
         raters: Sequence[queries.Rater],
     ) -> Candidates:
         ids = found.candidates
-        scores = queries.read_scores(raw, "reward_model", self.model.pk, ids)
+        if compares(self.model):
+            scores = None
+        else:
+            scores = queries.read_scores(raw, "reward_model", self.model.pk, ids)
         gold, label = self.gold, PEOPLE
         if gold is None:
             who = np.array([one.id for one in raters if one.kind in KIND_NAMES], dtype=np.int64)

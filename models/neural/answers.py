@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.errors import BadOptions, OutOfMemory
 from models.neural.causal import CausalModel
+from models.neural.ensemble_scoring import open_scorer
 from models.neural.likelihood import Limits
 from models.neural.memory import guard_memory
 from models.neural.scoring import Scorer
@@ -43,7 +45,7 @@ class Models:
         self._keep([key])
         if key not in self.held:
             with guard_memory("The reward model does not fit."):
-                self.held[key] = Scorer(Path(folder))
+                self.held[key] = open_scorer(Path(folder))
         return self.held[key]
 
     def clear(self) -> None:
@@ -75,6 +77,30 @@ def answer(request: Request, models: Models, check: Callable[[], None]) -> dict[
 
 def _reward_model(request: Request, models: Models, check: Callable[[], None]) -> Scores:
     """folder, asked; embeddings, the folder where they are kept, where there is one."""
+    return _by_reward_model(request, models, check, lambda scorer: scorer.score(_asked(request)))
+
+
+def _reward_members(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """folder, asked; embeddings. What each member says in turn: k times as many scores as asked."""
+    asked = _asked(request)
+    return _by_reward_model(
+        request, models, check, lambda scorer: scorer.score_members(asked).reshape(-1)
+    )
+
+
+def _pair_margins(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """folder, pairs [prompt, first, second]; embeddings. Log-odds that the first is better."""
+    pairs = [(prompt, first, second) for prompt, first, second in request["pairs"]]
+    return _by_reward_model(request, models, check, lambda scorer: scorer.margins(pairs))
+
+
+def _by_reward_model(
+    request: Request,
+    models: Models,
+    check: Callable[[], None],
+    ask: Callable[[Scorer], NDArray[np.float64]],
+) -> Scores:
+    """What a reward model says, with less of it in memory at once where it does not fit."""
     check()
     if folder := request.get("embeddings"):
         os.environ[EMBEDDINGS] = folder
@@ -82,7 +108,7 @@ def _reward_model(request: Request, models: Models, check: Callable[[], None]) -
     while True:
         try:
             with guard_memory("A single text does not fit."):
-                return scorer.score(_asked(request)), Counter()
+                return ask(scorer), Counter()
         except OutOfMemory:
             if not scorer.read_less():
                 raise
@@ -125,6 +151,8 @@ def _endogenous(request: Request, models: Models, check: Callable[[], None]) -> 
 
 METHODS: Final[dict[str, Callable[[Request, Models, Callable[[], None]], Scores]]] = {
     "reward-model": _reward_model,
+    "reward-members": _reward_members,
+    "pair-margins": _pair_margins,
     "yes-no": _yes_no,
     "density-ratio": _density_ratio,
     "endogenous": _endogenous,

@@ -31,11 +31,37 @@ class Scorer:
         rewards = np.empty(len(conversations))
         for start in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
             chunk = conversations[start : start + CONVERSATIONS_AT_ONCE]
-            cleaned = [(_clean(prompt), _clean_answer(answer)) for prompt, answer in chunk]
-            store = pack(self.backbone.encode(cleaned))
-            found = outputs(self.backbone, store, np.arange(len(chunk)), check=lambda: None)
+            found = self._outputs(chunk)
             rewards[start : start + len(chunk)] = self.objective.scores(found).numpy()
         return rewards
+
+    def score_members(
+        self, conversations: Sequence[tuple[list[Message], Answer]]
+    ) -> NDArray[np.float64]:
+        """Scores (k, m) by each member of an ensemble, on one scale; of one model its rewards."""
+        return self.score(conversations)[None]
+
+    def margins(self, pairs: Sequence[tuple[list[Message], Answer, Answer]]) -> NDArray[np.float64]:
+        """Log-odds (n,) that the first of two answers to a prompt is better.
+
+        The difference of two scores where answers have one; a general preference model compares
+        the two directly, and its margins may go in circles.
+        """
+        margins = np.empty(len(pairs))
+        size = CONVERSATIONS_AT_ONCE // 2
+        for start in range(0, len(pairs), size):
+            sides = [(p, one) for p, *two in pairs[start : start + size] for one in two]
+            found = self._outputs(sides, together=2)
+            margins[start : start + size] = self.objective.margins(found).numpy()
+        return margins
+
+    def _outputs(
+        self, conversations: Sequence[tuple[list[Message], Answer]], *, together: int = 1
+    ) -> torch.Tensor:
+        cleaned = [clean_conversation(one) for one in conversations]
+        store = pack(self.backbone.encode(cleaned))
+        rows = np.arange(len(cleaned))
+        return outputs(self.backbone, store, rows, check=lambda: None, together=together)
 
     def read_less(self) -> bool:
         """Halve what goes through the model at once; False where that is no more than one text."""
@@ -45,6 +71,12 @@ class Scorer:
             return False
         options.tokens_per_forward = tokens // 2
         return True
+
+
+def clean_conversation(given: tuple[list[Message], Answer]) -> tuple[list[Message], Answer]:
+    """A prompt and an answer as any tokenizer takes them."""
+    prompt, answer = given
+    return _clean(prompt), _clean_answer(answer)
 
 
 def _clean(messages: list[Message]) -> list[Message]:

@@ -185,7 +185,7 @@ def test_missing_scores_without_files_are_counted_and_said() -> None:
     run = evaluated(made.model)
     found = done(run)
     assert (found["counts"]["unscored"], found["accuracy"]["n"]) == (1, PAIRS - 1)
-    assert "cannot be asked" in found["notes"][0]
+    assert "files of rm-1 are gone; 2 answers" in found["notes"][0]
     assert found["order"] is None
     RewardScore.objects.all().delete()
     failed = evaluated(made.model)

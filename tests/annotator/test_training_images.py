@@ -11,11 +11,19 @@ from django.core.files.storage import default_storage
 from PIL import Image
 
 from annotator.errors import Invalid
+from annotator.jobs.evaluations import evaluate
 from annotator.jobs.scoring import score
 from annotator.jobs.training import train
 from annotator.models import Project, Response, RewardModel, RewardScore, Run, RunState
 from annotator.queries.judging import items
-from annotator.services import backbones, images, picture_files, reward_scores, training
+from annotator.services import (
+    backbones,
+    images,
+    picture_files,
+    reward_evaluation,
+    reward_scores,
+    training,
+)
 from models.local_judge_options import RewardModelOptions
 from models.local_judges import RewardModelJudge
 from models.saved import read_backbone
@@ -82,6 +90,20 @@ def test_pictures_are_learned_from_scored_and_judged(project: Project) -> None:
     assert (scoring.state, scoring.error) == (RunState.DONE, "")
     assert scoring.result["scored"] == 120
     means = dict(RewardScore.objects.values_list("response_id", "mean"))
+
+    evaluation = reward_evaluation.start(reward_model=model, by=None)
+    RewardScore.objects.filter(response__prompt__split="test").delete()
+    evaluate(run_id=evaluation.pk)
+    evaluation.refresh_from_db()
+    assert (evaluation.state, evaluation.error) == (RunState.DONE, ""), evaluation.log
+    found = evaluation.result["figures"]
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (1.0, 6)
+    assert found["longer"] is None
+    assert found["missing"]["length"] == "The answers are pictures: none is longer."
+    assert [one["key"] for one in found["rivals"]] == []
+    assert found["order"]["is_invariant"]
+    scored = RewardScore.objects.filter(response__prompt__split="test")
+    assert dict(scored.values_list("response_id", "mean")).items() <= means.items()
 
     tasks = list(project.tasks.values_list("pk", "response_ids")[:5])
     from models.gateway import score_here
