@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.exporters.recipe import Verdict
+from annotator.exporters.verdicts import Verdict
 from annotator.queries.pair_texts import ResponseText
 from models.intervals import estimate_accuracy, wilson
 

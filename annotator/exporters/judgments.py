@@ -17,7 +17,9 @@ from psycopg.rows import TupleRow
 from pydantic import ConfigDict, Field
 
 from annotator.exporters.files import Row, RowFile, open_file
-from annotator.exporters.recipe import SPLITS, Container, Ledger, SplitName, WhoseVotes
+from annotator.exporters.pair_format import load_call
+from annotator.exporters.recipe import SPLITS, Container, SplitName, WhoseVotes
+from annotator.exporters.verdicts import Ledger
 from annotator.models import Project
 from annotator.queries.datasets import RaterVotes, pseudonym
 from annotator.queries.pairs import rater_ids
@@ -299,14 +301,16 @@ class Judgments:
             "active_ms": active_ms,
         }
 
-    def loading(self, files: dict[str, str]) -> str:
-        """Python that loads the files (split -> name)."""
-        loader = "parquet" if self.options.container == "parquet" else "json"
-        named = ", ".join(f'"{split}": "{name}"' for split, name in files.items())
-        return (
-            "from datasets import load_dataset\n\n"
-            f'rows = load_dataset("{loader}", data_files={{{named}}})\n'
-        )
+    def loading(self, files: dict[str, list[str]]) -> str:
+        """Python that loads the files (split -> names)."""
+        call = load_call(self.options.container, files)
+        return f"from datasets import load_dataset\n\nrows = {call}\n"
+
+    def extra_files(self, files: dict[str, list[str]]) -> dict[str, str]:
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        return {}
 
     def notes(self) -> list[str]:
         return ["One row per judgment: nothing is added up, and no vote is left out for a tie."]

@@ -15,9 +15,8 @@ from typing import Any, Final
 from django.conf import settings
 
 from annotator.exporters import EXPORTERS
-from annotator.exporters.build import Built
+from annotator.exporters.build import Built, manifest_parts
 from annotator.exporters.recipe import REASONS, ExportOptions
-from annotator.exporters.trl import COLUMN_NOTES
 from annotator.models import Project, Rater
 from annotator.queries.datasets import RaterVotes, Sides
 
@@ -91,15 +90,17 @@ def manifest(
         "format": about.key,
         "style": built.format.style,
         "rendering": built.format.rendering,
-        "columns": list(built.format.columns),
+        "columns": list(built.columns),
         "counts": counts,
         "reasons": {reason: REASONS[reason] for reason in counts["dropped"]},
         "policy": {} if built.format.style == "raw" else POLICY,
         "options": about.options.model_dump(mode="json"),
         "split": _split(about.project),
         **_votes(about.project, raters),
-        **_rewards(built),
-        "health": built.health.as_dict() | {"shown_first_wins": sides and sides.as_dict()},
+        **manifest_parts(built),
+        "health": built.health.as_dict()
+        | {"shown_first_wins": sides and sides.as_dict()}
+        | built.format.facts(),
         "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
         "checksum": checksum(built),
         "software": software() | {"postgresql": postgres},
@@ -116,12 +117,6 @@ def _split(project: Project) -> dict[str, Any]:
     }
 
 
-def _rewards(built: Built) -> dict[str, Any]:
-    """Where columns of rewards come from, and how often they lack something."""
-    extra = getattr(built.format, "extra", None)
-    return {} if extra is None else {"rewards": extra.as_dict()}
-
-
 def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:
     simulated = sum(rater.votes for rater in raters if rater.is_simulated)
     return {
@@ -135,7 +130,7 @@ def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:
 
 def card(facts: dict[str, Any], built: Built) -> str:
     """The README of a bundle, with the header that the Hugging Face hub and ``datasets`` read."""
-    names = {entry["split"]: entry["name"] for entry in facts["files"]}
+    names = names_of(facts["files"])
     counts, health = facts["counts"], facts["health"]
     parts = [
         _header(names),
@@ -160,6 +155,7 @@ def card(facts: dict[str, Any], built: Built) -> str:
         "## Load\n",
         f"```python\n{built.format.loading(names)}```\n",
         *(f"{note}\n" for note in built.format.notes()),
+        *(f"{note}\n" for note in (built.sources.notes() if built.sources else [])),
         "## Columns\n",
         _columns(built),
         "## Counts\n",
@@ -174,26 +170,33 @@ def card(facts: dict[str, Any], built: Built) -> str:
     return "\n".join(parts)
 
 
+def names_of(files: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Split -> names of its files."""
+    names: dict[str, list[str]] = {}
+    for entry in files:
+        names.setdefault(entry["split"], []).append(entry["name"])
+    return names
+
+
 def _unit(facts: dict[str, Any]) -> str:
     return "judgments" if facts["style"] == "raw" else "preference pairs"
 
 
-def _header(names: dict[str, str]) -> str:
-    files = "".join(f"  - split: {split}\n    path: {name}\n" for split, name in names.items())
+def _header(names: dict[str, list[str]]) -> str:
+    files = "".join(
+        f"  - split: {split}\n    path: {some[0]}\n"
+        if len(some) == 1
+        else f"  - split: {split}\n    path:\n" + "".join(f"    - {name}\n" for name in some)
+        for split, some in names.items()
+    )
     return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
 
 
 def _columns(built: Built) -> str:
-    notes = getattr(built.format, "column_notes", None)
-    if notes is not None:
-        return "".join(f"- `{name}`: {notes[name]}\n" for name in built.format.columns)
-    own = {
-        "prompt": "what was asked",
-        "chosen": "the answer with the most votes",
-        "rejected": "the other answer",
-    }
-    notes = own | COLUMN_NOTES
-    return "".join(f"- `{name}`: {notes[name]}\n" for name in built.format.columns)
+    notes = dict(built.format.column_notes)
+    if built.sources is not None:
+        notes |= built.sources.column_notes
+    return "".join(f"- `{name}`: {notes[name]}\n" for name in built.columns)
 
 
 def _counts(facts: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from annotator.exporters.recipe import SPLITS, ExportOptions, fate_of_votes
+from annotator.exporters.recipe import SPLITS, ExportOptions
+from annotator.exporters.verdicts import fate_of_votes
 from annotator.queries.datasets import Kinds
 
 # Rule of the form -> the reasons for which it leaves pairs out, in the order of REASONS.

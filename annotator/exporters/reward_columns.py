@@ -7,7 +7,7 @@ has no score is null in its row and counted in the manifest: a missing reward dr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ import psycopg
 from pydantic import BaseModel
 
 from annotator.errors import Invalid
+from annotator.exporters.files import Row
+from annotator.exporters.verdicts import Decided
 from annotator.models import Criterion, Judge, Project, RewardModel, RubricVersion
 from annotator.queries import reward_scores as queries
 from annotator.queries import rubrics
@@ -229,23 +231,17 @@ class Looked:
 class Columns:
     """One pass over the pairs: looks scores up, writes them into rows, counts what is missing."""
 
-    def __init__(self, source: Source) -> None:
+    column_notes = COLUMN_NOTES
+
+    def __init__(self, source: Source, *, decided_by: str = "votes") -> None:
         self.source = source
+        self.columns = source.columns
         self.rows = 0
         self.missing: Counter[str] = Counter()
+        self._decided_by = decided_by
 
-    def read(self, batches: Iterator[Batch], *, connection: psycopg.Connection) -> Iterator[Batch]:
-        """The same lists, each with its ``extra`` looked up: two or three statements a list."""
-        try:
-            for batch in batches:
-                batch.extra = self._look_up(batch, connection)
-                yield batch
-        finally:
-            close = getattr(batches, "close", None)
-            if close is not None:
-                close()
-
-    def _look_up(self, batch: Batch, connection: psycopg.Connection) -> Looked:
+    def look_up(self, batch: Batch, connection: psycopg.Connection) -> Looked:
+        """Two or three statements for a list of pairs."""
         ids = sorted({pk for pair in batch.pairs for pk in (pair.a_id, pair.b_id)})
         looked = Looked()
         rubric, model = self.source.rubric, self.source.model
@@ -262,22 +258,35 @@ class Columns:
                 looked.model = dict(cursor.fetchall())
         return looked
 
-    def of(self, looked: Looked, chosen: int, rejected: int) -> dict[str, Any]:
+    def deciding(self, looked: Looked, response_id: int) -> float | None:
+        """The score by which the recipe decides, on its own scale; None where there is none."""
+        scores = looked.rubric if self._decided_by == "rubric" else looked.model
+        return scores.get(response_id)
+
+    def of(self, looked: Looked, one: Decided, cells: Row) -> Row:
         """The cells of a row."""
-        sides, row = (chosen, rejected), {}
+        sides, row = (one.chosen.id, one.rejected.id), Row()
         if self.source.rubric is not None:
             row["chosen_rubric"], row["rejected_rubric"] = self._rubric(looked, sides)
             if self.source.with_criteria:
-                ids = [one["id"] for one in self.source.rubric.criteria]
+                ids = [criterion["id"] for criterion in self.source.rubric.criteria]
                 for name, pk in zip(("chosen_criteria", "rejected_criteria"), sides, strict=True):
-                    row[name] = [looked.verdicts.get((pk, one)) for one in ids]
+                    row[name] = [looked.verdicts.get((pk, criterion)) for criterion in ids]
                     # Null is also what does not apply: it lacks verdicts that has none at all.
-                    self.missing[name] += not any((pk, one) in looked.verdicts for one in ids)
+                    self.missing[name] += not any(
+                        (pk, criterion) in looked.verdicts for criterion in ids
+                    )
         if self.source.model is not None:
             row["chosen_reward"], row["rejected_reward"] = (
                 self._combined(looked, pk) for pk in sides
             )
         return row
+
+    def flipped(self, cells: Row) -> Row:
+        """What chosen had is rejected's, and the other way round."""
+        other = {"chosen": "rejected", "rejected": "chosen"}
+        names = ((name, *name.split("_", 1)) for name in self.columns)
+        return {name: cells[f"{other[side]}_{what}"] for name, side, what in names}
 
     def _rubric(self, looked: Looked, sides: tuple[int, int]) -> Sequence[float | None]:
         rewards = [looked.rubric.get(pk) for pk in sides]
@@ -309,9 +318,8 @@ class Columns:
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest: where the columns come from, and in how many rows they lack something."""
-        return self.source.as_dict() | {
-            "missing": {name: self.missing[name] for name in self.source.columns}
-        }
+        missing = {name: self.missing[name] for name in self.source.columns}
+        return {"rewards": self.source.as_dict() | {"missing": missing}}
 
     def notes(self) -> list[str]:
         """For the card."""

@@ -182,20 +182,29 @@ SELECT v.*, q.split FROM (
 ) v JOIN annotator_prompt q ON q.id = v.prompt_id
 WHERE q.split = ANY(%(splits)s)
 """
+# Said only where it is asked for, since most readers want every prompt.
+OF_PROMPTS: Final = "WHERE project_id = %(project)s AND prompt_id = ANY(%(prompts)s)"
 # Said only where it is asked for: a look at every vote's task.
 NOT_OF_KINDS: Final = """
                    AND task_id NOT IN (SELECT id FROM annotator_task WHERE
                        project_id = %(project)s AND kind = ANY(%(without_kinds)s))"""
 
 
-def counted(project: Project, selection: Selection) -> tuple[str, dict[str, Any]]:
-    """The statement that counts votes per pair, columns as in ``Pair``, and its parameters."""
+def counted(
+    project: Project, selection: Selection, *, prompts: Sequence[int] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The statement that counts votes per pair, columns as in ``Pair``, and its parameters.
+
+    ``prompts``: only pairs of these.
+    """
     raters = rater_ids(project, selection)
     sql = (
         COUNTED.replace("AS used", f"{NOT_OF_KINDS} AS used")
         if selection.without_kinds
         else COUNTED
     )
+    if prompts is not None:
+        sql = sql.replace("WHERE project_id = %(project)s", OF_PROMPTS, 1)
     return sql, {
         "project": project.pk,
         "all_raters": raters is None,
@@ -203,6 +212,7 @@ def counted(project: Project, selection: Selection) -> tuple[str, dict[str, Any]
         "with_held": selection.with_held,
         "splits": list(selection.splits),
         "without_kinds": list(selection.without_kinds),
+        **({} if prompts is None else {"prompts": list(prompts)}),
     }
 
 
@@ -212,15 +222,16 @@ def chunks(
     *,
     connection: psycopg.Connection | None = None,
     size: int = CHUNK,
+    prompts: Sequence[int] | None = None,
 ) -> Iterator[list[Pair]]:
     """Every pair with any vote, by (prompt, a, b), in lists of about ``size``.
 
     A prompt's pairs are never in two lists. Pairs on which no selected rater voted are there,
     with ``votes`` 0. ``connection``: where to read, the thread's own if not given; outside a
-    transaction it is in one until the iterator ends or is closed.
+    transaction it is in one until the iterator ends or is closed. ``prompts``: only their pairs.
     """
     # Here, not in the generator: another thread may read it, and would open a connection for this.
-    sql, values = counted(project, selection)
+    sql, values = counted(project, selection, prompts=prompts)
     return _chunks(connection or current(), sql, values, size)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,23 +26,30 @@ from django.utils import timezone
 from pydantic import ValidationError
 
 from annotator.errors import Invalid, MethodFailed
-from annotator.exporters import EXPORTERS, reward_columns
+from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build, build_judgments
 from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
+from annotator.exporters.filters import filters_of
 from annotator.exporters.judgments import Facts, Judgments
-from annotator.exporters.recipe import REASONS, ExportOptions, Ledger
+from annotator.exporters.recipe import REASONS, ExportOptions
+from annotator.exporters.row_pass import Shown
+from annotator.exporters.rules import rules_of
+from annotator.exporters.sources import sources_of
 from annotator.exporters.types import Shape
+from annotator.exporters.verdicts import Ledger
 from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
 from annotator.queries import datasets as queries
+from annotator.queries.pair_texts import ResponseText
 from annotator.queries.pairs import rater_ids
-from annotator.queries.snapshot import snapshot
+from annotator.queries.snapshot import current, snapshot
 from annotator.services import deliveries, runs
 from rubrics.registry import UnknownMethod, find
 
 CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
 FOLDER: Final = "dataset"  # of a finished version, in its run's folder
 PREVIEW_CHARACTERS: Final = 400
+PREVIEW_PARTS: Final = 8
 
 
 def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
@@ -59,6 +65,20 @@ def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
     return options
 
 
+def check(project: Project, format: str, options: ExportOptions) -> None:
+    """Raises Invalid where the options ask for what the project or the format does not have."""
+    rater_ids(project, options.selection())
+    if not isinstance(options, ExportOptions):
+        return
+    raw = current()
+    sources_of(project, options, connection=raw)
+    filters_of(project, options, connection=raw)
+    rules_of(project, options, connection=raw)
+    form = EXPORTERS[format].load()
+    if options.both_bad == "negatives" and not form.takes_both_bad:
+        raise Invalid("both_bad=negatives goes with a format that is unpaired.")
+
+
 def explain(error: ValidationError) -> str:
     """A pydantic error as one line for the user."""
     parts = []
@@ -72,8 +92,7 @@ def explain(error: ValidationError) -> str:
 def start(*, project: Project, format: str, options: dict[str, Any], by: User | None) -> Run:
     """A queued build. The caller enqueues its job on commit. Raises Invalid."""
     checked = read_options(format, options)
-    rater_ids(project, checked.selection())
-    reward_columns.find(project, checked)
+    check(project, format, checked)
     return runs.start(
         project=project,
         kind=Run.Kind.EXPORT,
@@ -154,7 +173,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
         else:
             built = build(
                 project,
-                _with_rewards(make_format, project, options, connection),
+                make_format,
                 options,
                 folder,
                 shape=Shape(*queries.shape_of(project, connection=connection)),
@@ -180,14 +199,6 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     return result_of(version)
 
 
-def _with_rewards(
-    make_format: Any, project: Project, options: ExportOptions, connection: Any
-) -> Any:
-    """The format with the columns of rewards that the options ask for. Raises Invalid."""
-    source = reward_columns.find(project, options, connection=connection)
-    return make_format if source is None else partial(make_format, source=source)
-
-
 def _log_counts(work: runs.Work, ledger: Ledger) -> None:
     work.log(f"{ledger.pairs:,} pairs in, {ledger.out:,} rows out")
     for reason in REASONS:
@@ -209,18 +220,36 @@ def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
         if facts.rows != built.ledger.rows[split]:
             raise MethodFailed(f"{facts.name}: {facts.rows:,} rows written, others were counted.")
         try:
-            first = verify(folder, facts, built.format.columns, check=pulse.check)
+            first = verify(folder, facts, built.columns, check=pulse.check)
         except BadFile as error:
             raise MethodFailed(
                 f"The files do not read back: {error}.",
                 advice="Nothing was published. Check the disk, then resume the run.",
             ) from error
-        preview += [{"split": split, "turns": _turns(row)} | _short(row) for row in first]
+        if not built.shown:
+            preview += [{"split": split} | _short(row) for row in first]
+    preview += [preview_of(one) for one in built.shown]
     write_text(folder / deliveries.PREVIEW, orjson.dumps(preview).decode())
 
 
-def _turns(row: Row) -> int:
-    return len(row["prompt"]) if isinstance(row["prompt"], list) else 1
+def preview_of(one: Shown) -> dict[str, Any]:
+    """A row as pages show it: texts in words, and the row itself, both cut short."""
+    verdict, messages = one.verdict, one.prompt.messages
+    return {
+        "split": one.split,
+        "turns": len(messages),
+        "prompt": _short_value(messages[-1]["content"] if messages else ""),
+        "chosen": _short_value(_text_of(one.chosen)),
+        "rejected": _short_value(_text_of(one.rejected)),
+        "votes": verdict.votes,
+        "agreement": verdict.agreement,
+        "row": _short(one.row),
+    }
+
+
+def _text_of(response: ResponseText) -> str:
+    messages = response.messages
+    return messages[-1]["content"] if messages else response.text or response.picture or ""
 
 
 def _short(row: Row) -> Row:
@@ -232,10 +261,12 @@ def _short_value(value: Any) -> Any:
     if isinstance(value, str):
         cut = len(value) > PREVIEW_CHARACTERS
         return f"{value[:PREVIEW_CHARACTERS]}…" if cut else value
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [
-            {name: _short_value(part) for name, part in message.items()} for message in value[-3:]
-        ]
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, list):
+        return [_short_value(part) for part in value[-PREVIEW_PARTS:]]
+    if isinstance(value, dict):
+        return {name: _short_value(part) for name, part in value.items()}
     return value
 
 
@@ -281,6 +312,9 @@ def _describe(folder: Path, facts: dict[str, Any], built: Built) -> None:
     write_text(folder / manifests.MANIFEST, pretty.decode())
     write_text(folder / manifests.CARD, manifests.card(facts, built))
     write_text(folder / manifests.CHECKSUMS, manifests.checksums(built))
+    built.index.save(folder)
+    for name, text in built.format.extra_files(manifests.names_of(facts["files"])).items():
+        write_text(folder / name, text)
     sync_folder(folder)
 
 

@@ -173,14 +173,17 @@ def _written(value: Any) -> str:
 
 
 def _preview_row(row: dict[str, Any]) -> dict[str, Any]:
-    if "judgment_id" in row:
-        responses = [one["text"] for one in row["responses"]]
-        row = row | {"chosen": " / ".join(responses), "rejected": _verdict(row)}
+    if "judgment_id" not in row:
+        # Versions built before rows were kept in words hold the row itself.
+        return row | {name: _last_text(row[name]) for name in ("prompt", "chosen", "rejected")}
+    responses = [one["text"] for one in row["responses"]]
     return {
         "split": row["split"],
-        "turns": row.get("turns", 1),
-        "votes": row.get("votes"),
-        **{name: _last_text(row[name]) for name in ("prompt", "chosen", "rejected")},
+        "turns": len(row["prompt"]),
+        "votes": None,
+        "prompt": _last_text(row["prompt"]),
+        "chosen": " / ".join(responses),
+        "rejected": _verdict(row),
     }
 
 

@@ -59,7 +59,13 @@ def test_out_puts_the_files_there_and_says_what_they_hold(
     assert Path(file["path"]) == tmp_path / "out" / "train.jsonl"
     assert (said["rows"], said["version"], said["dropped"]) == (1, 1, {"tie": 1})
     facts = json.loads(Path(said["manifest"]).read_text())
-    assert facts["counts"] == {"in": 2, "out": 1, "dropped": {"tie": 1}, "rows": {"train": 1}}
+    assert facts["counts"] == {
+        "in": 2,
+        "used": 1,
+        "out": 1,
+        "dropped": {"tie": 1},
+        "rows": {"train": 1},
+    }
     assert len(Path(file["path"]).read_text().splitlines()) == file["rows"] == 1
     assert Path(said["manifest"]).parent == tmp_path / "out"
 
@@ -83,7 +89,7 @@ def test_options_reach_the_build(project: Project, tmp_path: Path, capsys: Any) 
         (["--option", "min_votes"], "not NAME=VALUE"),
         (["--option", "min_votes=many"], "min_votes=many"),
         (["--option", "min_votes=0"], "greater than or equal to 1"),
-        (["--option", "speed=9"], "no option 'speed'. Known: container"),
+        (["--option", "speed=9"], "no option 'speed'. Known: raters"),
         (["--option", "min_votes=1", "--option", "min-votes=2"], "given twice"),
         (["--option", "style=implicit"], "explicit-standard"),
         (["--option", "raters=named"], "needs names"),

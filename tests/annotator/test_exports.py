@@ -512,7 +512,13 @@ def test_votes_cast_during_a_build_wait_for_the_next(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(exports.queries, "shape_of", meanwhile)
     version = version_of(project)
-    assert version.manifest["counts"] == {"in": 1, "out": 1, "dropped": {}, "rows": {"train": 1}}
+    assert version.manifest["counts"] == {
+        "in": 1,
+        "used": 1,
+        "out": 1,
+        "dropped": {},
+        "rows": {"train": 1},
+    }
     assert version.manifest["votes"] == 1
 
 
