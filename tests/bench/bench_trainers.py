@@ -1,11 +1,14 @@
 """This trainer beside TRL's RewardTrainer: the same backbone, pairs, token limit and updates.
 
-    python -m tests.bench.bench_trainers [--json] [--size tiny|small|large] [--kind encoder|decoder]
-        [--pairs 256] [--rounds 3] [--only ours,trl-best] [--model FOLDER]
+    python -m tests.bench.bench_trainers [--json] [--backbone FOLDER] [--pairs 256] [--rounds 3]
+        [--size tiny|small|large] [--kind encoder|decoder] [--layers N] [--hidden N] [--heads N]
+        [--device auto|cpu|cuda] [--only ours,trl-best]
 
-Random weights from a configuration, or those in ``--model``; a tokenizer learned from the pairs. All
-train on the same tokens: those of this trainer's encoder, given to TRL as ``chosen_ids`` and
-``rejected_ids``. Each run is a process of its own, the trainers in alternation, medians over rounds.
+The backbone is a folder of transformers, or random weights of a size, which learn little in so few
+updates. All start from the same weights and train on the same tokens: those of this trainer's
+encoder, given to TRL as ``chosen_ids`` and ``rejected_ids``. Each run is a process of its own
+(tests.bench.trainers), the trainers take turns, every round begins with another one and has a seed
+of its own.
 
     ours        the defaults; texts packed, a decoder's prompts read once for both answers
     trl         RewardConfig's defaults: bf16 (also where the CPU has to emulate it) and
@@ -13,9 +16,17 @@ train on the same tokens: those of this trainer's encoder, given to TRL as ``cho
     trl-fp32    the same in fp32
     trl-best    no checkpointing, lengths grouped, bf16 only where the hardware has it
 
-Wall time is of the updates alone. CPU time is beside it since the machine may be shared. On CUDA
-there are also tokens per second and the share of the card's arithmetic that the model itself needs
-(MFU: 6 operations a weight and token, attention left out, padding and shared tokens not counted).
+Where the processor has no bf16, TRL's literal default is so slow that it makes few updates, once
+(``--literal-pairs``); its accuracy is not told. Seconds are of the updates alone; CPU seconds stand
+beside them since the machine may be shared. Ratios are of the two runs of one round; shown are the
+median and the range over rounds. Accuracy is of all rounds together, with an interval over prompts,
+and so is its difference from ours, on the same pairs.
+
+On CUDA some updates come before the clock, and two figures more: tokens per second, as all trainers
+are given them, and model FLOPs utilization (MFU), the arithmetic that the texts need without
+padding or recomputing (tests.bench.flops) over what the card can do in bf16. A prompt that ours
+reads once for two answers counts once. ``--device cpu --size tiny --peak-tflops 0.1 --warm 1`` goes
+the same way without a card.
 """
 
 from __future__ import annotations
@@ -23,356 +34,348 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+if not __package__:  # started as a file
+    sys.path.insert(0, str(ROOT))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.intervals import cluster_bootstrap, estimate_accuracy
 from models.pairs import Pair, pairs_path, read_pairs, write_pairs
 from models.training import TrainingConfig
-from tests.bench.bench_training import ROOT, pairs
+from models.workdir import ARTIFACT, write_json
+from tests.bench.bench_training import pairs
+from tests.bench.flops import needed, peak_of, shape_of
+from tests.bench.random_models import SIZES, build
+from tests.bench.trainers import HELD_OUT, IDS, REWARDS, Job
 
 TRAINERS: Final = ("ours", "trl", "trl-fp32", "trl-best")
-SIZES: Final[dict[str, dict[str, int]]] = {
-    "tiny": {"hidden": 64, "layers": 2, "heads": 4, "vocabulary": 2000},
-    "small": {"hidden": 256, "layers": 6, "heads": 4, "vocabulary": 16_000},
-    "large": {"hidden": 1280, "layers": 24, "heads": 20, "vocabulary": 32_000},  # 0.6 B
-}
-BATCH, RATE = 16, 1e-4
-PEAK: Final = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+WARM: Final = 8  # updates before the clock on CUDA
+RESULT, ASKED = "result.json", "asked.json"
+CPUINFO: Final = Path("/proc/cpuinfo")
+BF16_FLAGS: Final = {"avx512_bf16", "amx_bf16", "bf16"}
+Found = dict[str, list[dict[str, Any]]]  # what was measured, by trainer and round
 
 
-def learn_tokenizer(texts: list[str], vocabulary: int) -> Any:
-    """Byte-level BPE with [CLS], [SEP] and [PAD]; both kinds of model can use it."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from tokenizers.trainers import BpeTrainer
-    from transformers import PreTrainedTokenizerFast
+class Bench:
+    """One comparison: the folder it works in, and what all its runs have in common."""
 
-    special = ["[PAD]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self.given, self.folder = given, folder
+        self.is_cuda = on_cuda(given.device)
+        self.bf16 = given.precision == "bf16" or (
+            given.precision == "auto" and (self.is_cuda or has_bf16())
+        )
+        self.warm = given.warm if given.warm >= 0 else WARM * self.is_cuda
+        rows, self.source = pairs(given.test + given.pairs)
+        self.held_out, self.rows = rows[: given.test], rows[given.test :]
+        if not self.held_out or not self.rows:
+            raise SystemExit(f"There are {len(rows):,} pairs: too few for --test {given.test}.")
+        self.backbone = self.model(rows)
+        self.ids = self.encode()
+        self.shape = shape_of(self.model_config())
+
+    def model(self, rows: list[Pair]) -> Path:
+        given = self.given
+        if given.backbone:
+            return Path(given.backbone).resolve()
+        asked = {name: getattr(given, name) for name in ("layers", "hidden", "heads", "vocabulary")}
+        size = replace(SIZES[given.size], **{k: v for k, v in asked.items() if v})
+        return build(self.folder / "model", rows, size, kind=given.kind, longest=given.max_length)
+
+    def model_config(self) -> Any:
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.backbone, num_labels=1)
+
+    def config(self, seed: int) -> TrainingConfig:
+        given = self.given
+        options = {
+            "epochs": 1,
+            "batch_size": given.batch,
+            "learning_rate": given.rate,
+            "max_length": given.max_length,
+            "center": 0.0,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "compile": given.compile,
+        }
+        return TrainingConfig(
+            backbone=f"hf:{self.backbone}", options=options, seed=seed, checkpoint_every=10**9
+        )
+
+    def encode(self) -> list[dict[str, Any]]:
+        """The training pairs as this trainer's own encoder makes them."""
+        import torch
+
+        from models.neural.transformer import TransformerBackbone
+
+        options: Any = self.config(0).backbone_options
+        backbone = TransformerBackbone.create(
+            str(self.backbone), options, device=torch.device("cpu")
+        )
+        # As a child reads them back: writing may clean a text.
+        path = self.folder / "pairs-all.jsonl"
+        write_pairs(path, self.rows)
+        found = backbone.encode([(r.prompt, side) for r in read_pairs(path) for side in r.answers])
+        sides = [s.tolist() for s in np.split(found.ids, np.cumsum(found.lengths)[:-1])]
+        return [
+            {"chosen_ids": a, "rejected_ids": b, "length": len(a) + len(b)}
+            for a, b in zip(sides[::2], sides[1::2], strict=True)
+        ]
+
+    def one(self, trainer: str, turn: int) -> dict[str, Any]:
+        """A run of one trainer in a process of its own."""
+        given = self.given
+        count = given.literal_pairs if self.is_emulated(trainer) else len(self.rows)
+        work = self.folder / f"{trainer}-{turn}"
+        if (work / RESULT).exists():
+            return self.result(work)
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was cut short
+        work.mkdir()
+        self.config(turn).write(work)
+        Job(
+            trainer=trainer,
+            seed=turn,
+            batch=given.batch,
+            rate=given.rate,
+            bf16=self.bf16,
+            compile=given.compile,
+            warm=self.warm,
+        ).write(work)
+        (work / IDS).write_text(json.dumps(self.ids[:count]))
+        for split, rows in (("train", self.rows[:count]), ("validation", []), ("test", [])):
+            write_pairs(pairs_path(work, split), rows)
+        write_pairs(pairs_path(work, HELD_OUT), self.held_out)
+        before = os.getloadavg()[0]
+        told = self.child(work) | {"round": turn, "load": [before, os.getloadavg()[0]]}
+        wall, cpu = told["seconds"], told["cpu"]
+        print(f"{trainer}: {wall:.1f} s, {cpu:.1f} s of CPU", file=sys.stderr, flush=True)
+        write_json(work / RESULT, told)
+        shutil.rmtree(work / ARTIFACT)
+        return self.result(work)
+
+    def result(self, work: Path) -> dict[str, Any]:
+        rewards = np.load(work / REWARDS)  # (n, 2)
+        told: dict[str, Any] = json.loads((work / RESULT).read_text())
+        return told | {"correct": rewards[:, 0] > rewards[:, 1]}
+
+    def child(self, work: Path) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench.trainers", str(work)],
+            cwd=ROOT,
+            env=os.environ | self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"{work.name}: {done.stderr[-2000:]}")
+        told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return told
+
+    def environment(self) -> dict[str, str]:
+        """One card at most: TRL spreads over all it sees. One thread unless more were asked for."""
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] if self.is_cuda else ""
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        return quiet | {
+            "CUDA_VISIBLE_DEVICES": cards,
+            "OMP_NUM_THREADS": str(self.given.threads),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+
+    def is_emulated(self, trainer: str) -> bool:
+        """Whether this trainer uses bf16 that the processor does not have."""
+        return trainer == "trl" and not self.is_cuda and not has_bf16()
+
+    def run(self) -> Found:
+        """Every trainer in turn, so many rounds."""
+        names = self.given.only.split(",") if self.given.only else self.names()
+        found: Found = {name: [] for name in names}
+        for turn in range(self.given.rounds):
+            start = turn % len(names)
+            for name in names[start:] + names[:start]:
+                if turn == 0 or not self.is_emulated(name):
+                    found[name].append(self.one(name, turn))
+        return {name: sorted(runs, key=lambda run: run["round"]) for name, runs in found.items()}
+
+    def names(self) -> list[str]:
+        """All that differ here: with bf16 in hardware its defaults need no fp32 beside them."""
+        return [t for t in TRAINERS if t != "trl-fp32" or not (self.is_cuda or has_bf16())]
+
+    def row(self, name: str, found: Found) -> dict[str, Any]:
+        """What is told of one trainer."""
+        runs, first = found[name], found.get("ours", [])
+        size = runs[0]["pairs"]
+        tokens = sum(row["length"] for row in self.ids[:size])
+        loads = [pick(load for run in runs for load in run["load"]) for pick in (min, max)]
+        told: dict[str, Any] = {
+            "trainer": name,
+            "backbone": self.given.backbone or f"random {self.given.kind}, {self.given.size}",
+            "weights": self.shape.weights,
+            "data": self.source,
+            "pairs": size,
+            "updates": runs[0]["updates"],
+            "rounds": len(runs),
+            "pairs_per_second": spread([size / run["seconds"] for run in runs]),
+            "pairs_per_cpu_second": spread([size / run["cpu"] for run in runs]),
+            "ours_is_faster": spread(ratios(first, runs, "seconds")),
+            "ours_is_faster_cpu": spread(ratios(first, runs, "cpu")),
+            "tokens": tokens,
+            "tokens_read": int(statistics.median(run["tokens_read"] for run in runs)),
+            "peak_mb": round(statistics.median(run["peak_mb"] for run in runs)),
+            "accuracy": "" if self.is_emulated(name) else self.accuracy(runs),
+            "minus_ours": "" if self.is_emulated(name) or not first else difference(runs, first),
+            "precision": self.precision(name),
+            "device": runs[0]["device"],
+            "threads": self.given.threads,
+            "load": "{:.1f} to {:.1f}".format(*loads),
+        }
+        peak = 1e12 * self.given.peak_tflops or peak_of(runs[0]["device"])
+        if self.is_cuda or peak:
+            told["tokens_per_second"] = spread([tokens / run["seconds"] for run in runs])
+            work = self.arithmetic(runs[0], tokens)
+            shares = [work / run["seconds"] / peak for run in runs] if peak else []
+            told["mfu"] = spread(shares) or "unknown card"
+        return told
+
+    def precision(self, name: str) -> str:
+        is_bf16 = name == "trl" or (self.bf16 and name != "trl-fp32")
+        return "bf16, emulated" if self.is_emulated(name) else "bf16" if is_bf16 else "fp32"
+
+    def arithmetic(self, run: dict[str, Any], tokens: int) -> float:
+        """Operations that the texts of a run need, a shared beginning once where it was read once."""
+        some = self.ids[: run["pairs"]]
+        sides = [side for row in some for side in (row["chosen_ids"], row["rejected_ids"])]
+        lengths = np.array([len(side) for side in sides])
+        before = np.zeros(len(sides), dtype=np.int64)
+        if run["tokens_read"] < tokens:
+            before[1::2] = [shared(*pair) for pair in zip(sides[::2], sides[1::2], strict=True)]
+        return needed(self.shape, lengths, before)
+
+    def accuracy(self, runs: list[dict[str, Any]]) -> str:
+        """Of all rounds, a prompt a cluster, and how far rounds differ."""
+        correct = np.stack([run["correct"] for run in runs])  # (rounds, n)
+        told = estimate_accuracy(correct.reshape(-1), self.prompts(len(runs)), seed=0)
+        assert told is not None
+        low, high = told.interval
+        each = correct.mean(axis=1)
+        return (
+            f"{told.accuracy:.3f} [{low:.3f}, {high:.3f}] of {len(self.held_out):,},"
+            f" rounds {each.min():.3f} to {each.max():.3f}"
+        )
+
+    def prompts(self, rounds: int) -> NDArray[np.int64]:
+        return np.tile([row.prompt_id for row in self.held_out], rounds)
 
 
-def build(folder: Path, rows: list[Pair], *, size: str, kind: str, longest: int) -> None:
-    """A sequence classifier with random weights and its tokenizer."""
+def difference(runs: list[dict[str, Any]], first: list[dict[str, Any]]) -> str:
+    """Accuracy less that of ours, over the same held-out pairs, with an interval."""
+    both = [np.stack([run["correct"] for run in some]).mean(axis=0) for some in (runs, first)]
+    less = both[0] - both[1]  # (n,)
+    if not less.any():
+        return "+0.000, equal on every pair"
+    low, high = cluster_bootstrap(less, np.arange(len(less)), seed=0)
+    return f"{less.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def ratios(first: list[dict[str, Any]], runs: list[dict[str, Any]], what: str) -> list[float]:
+    """How many times as fast ours was in the same round, per pair."""
+    ours = {run["round"]: run[what] / run["pairs"] for run in first}
+    return [run[what] / run["pairs"] / ours[run["round"]] for run in runs if run["round"] in ours]
+
+
+def spread(values: list[float]) -> str:
+    """Median, and range where there are several."""
+    if not values:
+        return ""
+    middle = f"{statistics.median(values):.3g}"
+    return f"{middle} ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else middle
+
+
+def shared(one: list[int], other: list[int]) -> int:
+    """Tokens that both begin with, as packing shares them: every text keeps one of its own."""
+    from models.neural.packed import SHORTEST_SHARED
+
+    size = min(len(one), len(other)) - 1
+    differ = np.flatnonzero(np.array(one[:size]) != np.array(other[:size]))
+    found = int(differ[0]) if len(differ) else size
+    return found if found >= SHORTEST_SHARED else 0
+
+
+def on_cuda(device: str) -> bool:
     import torch
-    from transformers import AutoModelForSequenceClassification, BertConfig, Qwen2Config
 
-    from models.neural.conversations import prepare_tokenizer
-
-    texts = [str(side) for row in rows for side in (row.prompt, *row.answers)]
-    s = SIZES[size]
-    tokenizer = learn_tokenizer(texts, s["vocabulary"])
-    prepare_tokenizer(tokenizer)
-    shape: dict[str, Any] = {
-        "vocab_size": s["vocabulary"],
-        "hidden_size": s["hidden"],
-        "num_hidden_layers": s["layers"],
-        "num_attention_heads": s["heads"],
-        "intermediate_size": 4 * s["hidden"],
-        "max_position_embeddings": longest,
-        "pad_token_id": tokenizer.pad_token_id,
-        "num_labels": 1,
-    }
-    decoder = Qwen2Config(**shape | {"num_key_value_heads": s["heads"] // 2})
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(
-        BertConfig(**shape) if kind == "encoder" else decoder
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def one_ours(work: Path) -> dict[str, Any]:
-    """Train with this trainer, in this process."""
-    import torch
-
-    from models.neural.loop import Trainer
-    from models.neural.process import Events, Stop
-
-    class Timed(Trainer):
-        cpu, read = 0.0, None
-
-        def resume(self) -> None:
-            super().resume()  # after memory was estimated on a few tokens
-            self.read = count_tokens(self.backbone.module)
-
-        def step(self) -> Any:
-            began = time.process_time()
-            values = super().step()
-            self.cpu += time.process_time() - began
-            return values
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = TrainingConfig.read(work)
-    trainer = Timed(work, config, device=device, emit=Events(None), stop=Stop())
-    metrics = trainer.run()
-    return {
-        "seconds": metrics["seconds"],
-        "cpu": trainer.cpu,
-        "updates": metrics["steps"],
-        "tokens_read": trainer.read(),
-    }
-
-
-def count_tokens(module: Any) -> Any:
-    """A function that says how many tokens, padding included, went through so far."""
-    seen = [0]
-
-    def count(_: Any, given: Any) -> None:
-        seen[0] += given[0].numel() if module.training else 0
-
-    module.get_input_embeddings().register_forward_pre_hook(count)
-    return lambda: seen[0]
-
-
-def one_trl(work: Path, trainer: str, ids: list[dict[str, list[int]]]) -> dict[str, Any]:
-    """Train with TRL, in this process."""
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-    from trl import RewardConfig, RewardTrainer
-
-    source = TrainingConfig.read(work).backbone.partition(":")[2]
-    best = {
-        "gradient_checkpointing": False,
-        "train_sampling_strategy": "group_by_length",
-        "length_column_name": "length",
-        "remove_unused_columns": False,
-        "logging_strategy": "no",
-        "bf16": torch.cuda.is_available() or has_bf16(),
-    }
-    more: dict[str, Any] = {"trl": {}, "trl-fp32": {"bf16": False}, "trl-best": best}[trainer]
-    given = RewardConfig(
-        output_dir=str(work / "trl"),
-        per_device_train_batch_size=BATCH,
-        num_train_epochs=1,
-        learning_rate=RATE,
-        max_length=None,  # they are cut already
-        save_strategy="no",
-        report_to=[],
-        use_cpu=not torch.cuda.is_available(),  # else bf16, its default, is refused on a CPU
-        disable_tqdm=True,
-        seed=0,
-        **more,
-    )
-    clock: dict[str, float] = {}
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, *_: Any, **__: Any) -> None:
-            clock.update(wall=time.perf_counter(), cpu=time.process_time())
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            clock.update(
-                wall=time.perf_counter() - clock["wall"], cpu=time.process_time() - clock["cpu"]
-            )
-
-    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1)
-    read = count_tokens(model)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    data = Dataset.from_list(ids)
-    run = RewardTrainer(model=model, args=given, train_dataset=data, processing_class=tokenizer)
-    run.add_callback(Clock())
-    run.train()
-    run.model.save_pretrained(work / "artifact")
-    tokenizer.save_pretrained(work / "artifact")
-    return {
-        "seconds": clock["wall"],
-        "cpu": clock["cpu"],
-        "updates": run.state.global_step,
-        "tokens_read": read(),
-    }
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device here.")
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def has_bf16() -> bool:
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    """Whether the processor multiplies bf16 itself."""
+    return CPUINFO.exists() and bool(BF16_FLAGS & set(CPUINFO.read_text().split()))
 
 
-def encoded(work: Path) -> list[dict[str, Any]]:
-    """The training pairs as this trainer's own encoder makes them."""
-    import torch
-
-    from models.neural.transformer import TransformerBackbone
-
-    config = TrainingConfig.read(work)
-    backbone = TransformerBackbone.create(
-        config.backbone.partition(":")[2],
-        config.backbone_options,  # type: ignore[arg-type]
-        device=torch.device("cpu"),
-    )
-    rows = list(read_pairs(pairs_path(work, "train")))
-    found = backbone.encode([(row.prompt, side) for row in rows for side in row.answers])
-    sides: list[list[int]] = []
-    at = 0
-    for length in found.lengths.tolist():
-        sides.append(found.ids[at : at + length].tolist())
-        at += length
-    return [
-        {"chosen_ids": a, "rejected_ids": b, "length": len(a) + len(b)}
-        for a, b in zip(sides[::2], sides[1::2], strict=True)
-    ]
-
-
-def one(trainer: str, work: Path) -> dict[str, Any]:
-    """One run of one trainer, measured, with the accuracy of what it made on the test pairs."""
-    import torch
-
-    from models.gateway import load_reward_model
-
-    ids = encoded(work)
-    found = one_ours(work) if trainer == "ours" else one_trl(work, trainer, ids)
-    cuda = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if cuda else 1024 * peak_kb()
-    model = load_reward_model(work / "artifact")
-    test = list(read_pairs(pairs_path(work, "test")))
-    scores = model.score([(row.prompt, side) for row in test for side in row.answers])
-    accuracy = float((scores[::2] > scores[1::2]).mean())
-    tokens = sum(row["length"] for row in ids)
-    useful = min(tokens, found["tokens_read"])
-    card = torch.cuda.get_device_name() if cuda else "cpu"
-    weights = core_weights(work)
-    whole = next((peak for name, peak in PEAK.items() if name in card), None)
-    return found | {
-        "pairs": len(ids),
-        "tokens": tokens,
-        "peak_mb": peak / 1e6,
-        "accuracy": accuracy,
-        "device": card,
-        "weights": weights,
-        "mfu": 6 * weights * useful / found["seconds"] / whole if whole else None,
-    }
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    found.add_argument("--json", action="store_true", help="rows as JSON, on the last line")
+    found.add_argument("--backbone", default="", help="a folder, instead of random weights")
+    found.add_argument("--size", choices=SIZES, default="small", help="of random weights")
+    found.add_argument("--kind", choices=["encoder", "decoder"], default="encoder")
+    for name in ("layers", "hidden", "heads", "vocabulary"):
+        found.add_argument(f"--{name}", type=int, default=0, help="instead of that size's")
+    found.add_argument("--pairs", type=int, default=256, help="to train on, once each")
+    found.add_argument("--literal-pairs", type=int, default=16, help="for bf16 that is emulated")
+    found.add_argument("--test", type=int, default=400, help="pairs to measure accuracy on")
+    found.add_argument("--batch", type=int, default=16, help="pairs of an update")
+    found.add_argument("--rate", type=float, default=1e-4, help="peak learning rate")
+    found.add_argument("--max-length", type=int, default=128, help="tokens of a text")
+    found.add_argument("--rounds", type=int, default=3)
+    found.add_argument("--only", default="", help=f"some of {', '.join(TRAINERS)}")
+    found.add_argument("--folder", type=Path, help="keep runs here; one cut short goes on")
+    found.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    found.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    found.add_argument("--compile", action="store_true", help="ours and trl-best")
+    found.add_argument("--warm", type=int, default=-1, help=f"updates first; {WARM} on CUDA")
+    found.add_argument("--threads", type=int, default=1, help="of the processor")
+    found.add_argument("--peak-tflops", type=float, default=0.0, help="of a card not known here")
+    return found
 
 
-def peak_kb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def core_weights(work: Path) -> int:
-    """Weights that are multiplied for every token: all but the tables of tokens and positions."""
-    from transformers import AutoModelForSequenceClassification
-
-    source = TrainingConfig.read(work).backbone.partition(":")[2]
-    model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1)
-    return sum(p.numel() for n, p in model.named_parameters() if "embed" not in n)
-
-
-def prepare(work: Path, model: Path, rows: list[Pair], *, longest: int, test: int) -> None:
-    options = {"epochs": 1, "batch_size": BATCH, "learning_rate": RATE, "max_length": longest}
-    TrainingConfig(
-        backbone=f"hf:{model}", options=options | {"center": 0.0}, checkpoint_every=10**9
-    ).write(work)
-    write_pairs(pairs_path(work, "train"), rows[test:])
-    write_pairs(pairs_path(work, "validation"), [])
-    write_pairs(pairs_path(work, "test"), rows[:test])
-
-
-def run(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every trainer in turn, so many rounds; a row of medians for each, ratios against ours."""
-    rows, source = pairs(given.test + given.pairs)
-    names = given.only.split(",")
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(given.model or Path(folder) / "model")
-        if not given.model:
-            build(model, rows, size=given.size, kind=given.kind, longest=given.max_length)
-        for turn in range(given.rounds):
-            for name in names:
-                work = Path(folder) / f"{name}-{turn}"
-                work.mkdir()
-                prepare(work, model, rows, longest=given.max_length, test=given.test)
-                found[name].append(child(name, work))
-                say(name, found[name][-1])
-    return [row(name, runs, found, given, source, load) for name, runs in found.items()]
-
-
-def child(name: str, work: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.bench_trainers", "--one", name, "--work", str(work)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
-
-
-def say(name: str, result: dict[str, Any]) -> None:
-    cpu, wall = result["cpu"], result["seconds"]
-    print(f"{name}: {wall:.1f} s, {cpu:.1f} s of CPU", file=sys.stderr, flush=True)
-
-
-def row(
-    name: str,
-    runs: list[dict[str, Any]],
-    found: dict[str, list[dict[str, Any]]],
-    given: argparse.Namespace,
-    source: str,
-    load: float,
-) -> dict[str, Any]:
-    def middle(key: str, of: list[dict[str, Any]] = runs) -> float:
-        return statistics.median(run[key] for run in of)
-
-    first = found.get("ours", runs)
-    told: dict[str, Any] = {
-        "trainer": name,
-        "backbone": given.model or f"{given.kind}, {given.size}",
-        "data": f"{source}, {runs[0]['pairs']} pairs, {runs[0]['updates']} updates",
-        "pairs_per_second": runs[0]["pairs"] / middle("seconds"),
-        "pairs_per_cpu_second": runs[0]["pairs"] / middle("cpu"),
-        "ours_is_faster_wall": middle("seconds") / middle("seconds", first),
-        "ours_is_faster_cpu": middle("cpu") / middle("cpu", first),
-        "cpu_rounds": " ".join(f"{run['cpu']:.1f}" for run in runs),
-        "tokens_read": int(middle("tokens_read")),
-        "tokens": runs[0]["tokens"],
-        "peak_mb": round(middle("peak_mb")),
-        "accuracy": f"{middle('accuracy'):.3f} of {given.test}",
-        "device": runs[0]["device"],
-        "load": f"{load:.1f} to {os.getloadavg()[0]:.1f}",
-    }
-    if runs[0]["device"] != "cpu":
-        told["tokens_per_second"] = runs[0]["tokens"] / middle("seconds")
-        told["mfu"] = middle("mfu") if runs[0]["mfu"] else "unknown card"
-    return told
+@contextmanager
+def kept(given: argparse.Namespace) -> Iterator[Path]:
+    """The folder of the runs: one that goes away, or one given, which holds one comparison only."""
+    if not given.folder:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    given.folder.mkdir(parents=True, exist_ok=True)
+    free = ("json", "folder", "rounds", "only")
+    asked = {name: value for name, value in vars(given).items() if name not in free}
+    path = given.folder / ASKED
+    if path.exists() and json.loads(path.read_text()) != asked:
+        raise SystemExit(f"{given.folder} holds runs with other arguments: {path.read_text()}")
+    write_json(path, asked)
+    yield given.folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="rows as JSON, on the last line")
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--kind", choices=["encoder", "decoder"], default="encoder")
-    parser.add_argument("--model", default="", help="a folder, instead of random weights")
-    parser.add_argument("--pairs", type=int, default=256, help="to train on")
-    parser.add_argument("--test", type=int, default=200, help="pairs to measure accuracy on")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(TRAINERS))
-    parser.add_argument("--one", choices=TRAINERS, help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(one(given.one, given.work)))
-        return
-    rows = run(given)
+    given = parser().parse_args()
+    with kept(given) as folder:
+        bench = Bench(given, folder)
+        found = bench.run()
+        rows = [bench.row(name, found) for name in found]
     if given.json:
         print(json.dumps(rows))
         return
