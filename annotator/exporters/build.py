@@ -127,14 +127,19 @@ def plan_of(
     decider: Decider | None = None,
     *,
     connection: psycopg.Connection,
+    prompts: Sequence[int] | None = None,
 ) -> Plan:
-    """A fresh format, sources, decider and filters. Raises Invalid for what is not there."""
+    """A fresh format, sources, decider and filters. Raises Invalid for what is not there.
+
+    ``prompts``: the pass will read only their pairs.
+    """
     sources = sources_of(project, options, connection=connection)
     return Plan(
         options=options,
         form=make_format(options, shape),
         sources=sources,
-        decider=decider or decider_of(project, options, scores=sources, connection=connection),
+        decider=decider
+        or decider_of(project, options, scores=sources, connection=connection, prompts=prompts),
         filters=filters_of(project, options, connection=connection),
     )
 

@@ -5,6 +5,7 @@ A decider is asked once per pair, in the order of ``queries.pairs.chunks``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp
 from typing import Any, Final, Protocol
 
@@ -16,9 +17,8 @@ from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.verdicts import Majority, Verdict, fate_of_counts, kind_of, least
 from annotator.models import Project
 from annotator.queries.columns import read_columns
-from annotator.queries.pairs import COUNTED, Pair, counted
+from annotator.queries.pairs import Pair, counted
 from models.aggregators import AGGREGATORS
-from models.consensus import TIE, Votes
 from rubrics.registry import pick
 from rubrics.rewards import EVEN
 
@@ -39,15 +39,19 @@ def decider_of(
     *,
     scores: Scores | None,
     connection: psycopg.Connection,
+    prompts: Sequence[int] | None = None,
 ) -> Decider:
-    """What the recipe asks for. ``scores``: of what decides, where that is not votes."""
+    """What the recipe asks for. ``scores``: of what decides, where that is not votes.
+
+    ``prompts``: the stream holds only their pairs.
+    """
     if options.decided_by != "votes":
         if scores is None:
             raise ValueError("scores decide, and there are none")
         return ByScore(options, scores)
     if options.aggregator == "majority":
         return Majority(options)
-    return ByConsensus(options, posterior(project, options, connection=connection))
+    return ByConsensus(options, posterior(project, options, connection=connection, prompts=prompts))
 
 
 class ByScore:
@@ -132,8 +136,7 @@ class Posterior:
         self.values, self.votes = values, votes
 
 
-# The same pairs in the same order as the stream, and every vote that counts on one of them.
-PAIRS: Final = f"SELECT v.prompt_id, v.a_id, v.b_id FROM ({COUNTED}) v ORDER BY 1, 2, 3"
+# Every vote that counts on one of the pairs of the stream.
 VOTES: Final = """
 SELECT least(v.a_id, v.b_id) AS a_id, greatest(v.a_id, v.b_id) AS b_id, v.rater_id,
        (1 - CASE WHEN v.a_id < v.b_id THEN v.outcome ELSE -v.outcome END)::int AS label
@@ -142,20 +145,29 @@ WHERE v.project_id = %(project)s AND q.split = ANY(%(splits)s)
   AND NOT v.is_gold AND NOT v.is_overruled AND (NOT v.is_held OR %(with_held)s)
   AND (%(all_raters)s OR v.rater_id = ANY(%(raters)s))
 """
+OF_PROMPTS: Final = "AND v.prompt_id = ANY(%(prompts)s)"
 PAIR_COLUMNS: Final = {"prompt_id": "bigint", "a_id": "bigint", "b_id": "bigint"}
 VOTE_COLUMNS: Final = {"a_id": "bigint", "b_id": "bigint", "rater_id": "bigint", "label": "integer"}
 
 
 def posterior(
-    project: Project, options: ExportOptions, *, connection: psycopg.Connection
+    project: Project,
+    options: ExportOptions,
+    *,
+    connection: psycopg.Connection,
+    prompts: Sequence[int] | None = None,
 ) -> Posterior:
-    """What the named aggregator makes of the votes of the selection.
+    """What the named aggregator makes of the votes of the selection, or of those on ``prompts``.
 
     A rater who was asked about one pair twice counts with the last of what the table holds.
     """
-    _, values = counted(project, options.selection())
-    pairs = read_columns(connection, PAIRS, values, PAIR_COLUMNS)
-    said = read_columns(connection, VOTES, values, VOTE_COLUMNS)
+    from models.consensus import TIE, Votes  # with the solvers behind it: pages start without
+
+    sql, values = counted(project, options.selection(), prompts=prompts)
+    ordered = f"SELECT v.prompt_id, v.a_id, v.b_id FROM ({sql}) v ORDER BY 1, 2, 3"
+    pairs = read_columns(connection, ordered, values, PAIR_COLUMNS)
+    votes = VOTES if prompts is None else f"{VOTES} {OF_PROMPTS}"
+    said = read_columns(connection, votes, values, VOTE_COLUMNS)
     responses, sides = np.unique(
         np.concatenate([pairs["a_id"], pairs["b_id"]]), return_inverse=True
     )
