@@ -25,3 +25,15 @@ def read_backbone(folder: Path) -> str:
         raise BadArtifact(f"There is no reward model at {folder}.") from None
     except (OSError, KeyError, TypeError, AttributeError, ModelsError, ValueError) as error:
         raise BadArtifact(f"{folder.name}/{ABOUT} is damaged.") from error
+
+
+def read_unit(folder: Path) -> float:
+    """What a difference of 1 in score is in the unit of the loss, such as log-odds: 1 but for
+    ensembles, whose scores are in standard deviations. Raises BadArtifact."""
+    try:
+        about = orjson.loads((folder / ABOUT).read_bytes())
+        return float(about.get("unit", 1.0))
+    except FileNotFoundError:
+        return 1.0
+    except (OSError, TypeError, AttributeError, ValueError) as error:
+        raise BadArtifact(f"{folder.name}/{ABOUT} is damaged.") from error

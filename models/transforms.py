@@ -35,6 +35,12 @@ ON_PROMPT: Final = frozenset({"par", "log-sigmoid"})  # need references to the s
 MOST_REFERENCES: Final = 10  # of one prompt; PAR says that one suffices
 QUANTILE: Final = 0.85  # of the references to a prompt: how good is good, for LSC
 PENALTY: Final = 0.5  # of the variance, for best-of-n; .1 for policy optimization
+# How one score is made of those of an ensemble's members.
+COMBINATIONS: Final = {
+    "mean": "The mean of the members.",
+    "worst": "What the least convinced member says.",
+    "penalized": "The mean less a penalty times the variance of the members.",
+}
 # Objectives whose difference of scores is the log-odds of being the better one.
 LOG_ODDS: Final = frozenset(
     {"bradley-terry", "margin-bt", "scaled-bt", "robust-bt", "plackett-luce", "helpsteer2"}
@@ -152,6 +158,26 @@ def ensemble_penalized(members: ArrayLike, *, penalty: float = PENALTY) -> Array
     scores = np.asarray(members, dtype=np.float64)
     found: Array = scores.mean(axis=0) - penalty * scores.var(axis=0)
     return found
+
+
+def ensemble_variance(members: ArrayLike) -> Array:
+    """How much the members disagree (n,), of standardized scores (k, n): ddof 0, 0 for one."""
+    found: Array = np.asarray(members, dtype=np.float64).var(axis=0)
+    return found
+
+
+def combine(members: ArrayLike, how: str, *, penalty: float = PENALTY) -> Array:
+    """One score (n,) of standardized scores (k, n), in one of the COMBINATIONS.
+
+    ``penalty`` matters to "penalized" alone. Raises ValueError for a way that there is not.
+    """
+    if how == "mean":
+        return ensemble_mean(members)
+    if how == "worst":
+        return ensemble_worst(members)
+    if how == "penalized":
+        return ensemble_penalized(members, penalty=penalty)
+    raise ValueError(f"there is no combination {how!r}; known: {', '.join(COMBINATIONS)}")
 
 
 # Parts --------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from rubrics.registry import pick
 ABOUT: Final = "touchstone.json"
 STATE: Final = "objective.safetensors"
 FORMAT: Final = 1
+ENSEMBLE: Final = 2  # several of them in folders, each of which is a model by itself
 
 
 def save_artifact(
@@ -50,8 +51,8 @@ def save_artifact(
         write_json(partial / ABOUT, about)
 
 
-def load_artifact(folder: Path, device: torch.device) -> tuple[Any, Objective, dict[str, Any]]:
-    """(backbone, objective, what touchstone.json says). Raises BadArtifact."""
+def read_about(folder: Path) -> dict[str, Any]:
+    """What touchstone.json says, of a model or of an ensemble. Raises BadArtifact."""
     if not folder.is_dir():
         raise BadArtifact(f"There is no reward model at {folder}.")
     try:
@@ -60,10 +61,21 @@ def load_artifact(folder: Path, device: torch.device) -> tuple[Any, Objective, d
         about = {"format": FORMAT, "config": {"backbone": f"hf:{folder}"}, "metrics": {}}
     except orjson.JSONDecodeError as error:
         raise BadArtifact(f"{folder.name}/{ABOUT} is damaged.") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not isinstance(about, dict) or about.get("format") not in (FORMAT, ENSEMBLE):
         raise BadArtifact(
             f"{folder.name} is of a format this version does not read.",
             advice="Load it with the version that wrote it, or train it again.",
+        )
+    return about
+
+
+def load_artifact(folder: Path, device: torch.device) -> tuple[Any, Objective, dict[str, Any]]:
+    """(backbone, objective, what touchstone.json says) of one model. Raises BadArtifact."""
+    about = read_about(folder)
+    if about["format"] == ENSEMBLE:
+        raise BadArtifact(
+            f"{folder.name} is an ensemble, not one model.",
+            advice="Load one of the folders in it, or all by models.gateway.load_reward_model.",
         )
     try:
         config = TrainingConfig(**about["config"])

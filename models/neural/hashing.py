@@ -89,8 +89,8 @@ class LinearBackbone:
             fused=True,
         )
 
-    def attach_prior(self, generator: torch.Generator) -> Tensor:
-        """Add a random prior (models.neural.priors). Returns its factor."""
+    def attach_prior(self, generator: torch.Generator) -> priors.Prior:
+        """Add a random prior (models.neural.priors)."""
         return priors.attach(self.module, generator)
 
     def schedule(self, progress: float) -> float:

@@ -54,10 +54,10 @@ class Probe(nn.Module):
         found: Tensor = self.head(given)
         return found if self.prior is None else found + self.prior(given)
 
-    def add_prior(self, generator: torch.Generator) -> Tensor:
-        """A random head of the same form beside it, never trained. Returns its factor."""
+    def add_prior(self, generator: torch.Generator) -> RandomHead:
+        """A random head of the same form beside it, never trained."""
         self.prior = RandomHead(head(*self.sizes), generator).to(self.mean.device)
-        return self.prior.factor
+        return self.prior
 
     @torch.no_grad()
     def standardize(self, features: Tensor) -> None:
@@ -127,8 +127,8 @@ class ProbeBackbone:
         """The head that is trained."""
         raise NotImplementedError
 
-    def attach_prior(self, generator: torch.Generator) -> Tensor:
-        """Add a random prior (models.neural.priors). Returns its factor."""
+    def attach_prior(self, generator: torch.Generator) -> RandomHead:
+        """Add a random prior (models.neural.priors)."""
         return self.probe.add_prior(generator)
 
     def vectors(self, store: Store, sequences: NDArray[np.int64]) -> Tensor:

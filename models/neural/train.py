@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 
 from models.errors import ModelsError
+from models.neural.ensemble import Ensemble
 from models.neural.loop import Trainer, versions
 from models.neural.process import LOCK_WAIT, Events, Stop, Stopped, lock, take_stdout
 from models.pairs import data_sha256
@@ -79,7 +80,8 @@ def train(workdir: Path, *, emit: Events, stop: Stop) -> dict[str, Any]:
     sweep(workdir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     emit("started", pid=os.getpid(), versions=versions(device))
-    return Trainer(workdir, config, device=device, emit=emit, stop=stop).run()
+    kind = Trainer if config.members == 1 else Ensemble
+    return kind(workdir, config, device=device, emit=emit, stop=stop).run()
 
 
 def sweep(workdir: Path) -> None:

@@ -42,6 +42,7 @@ class TransformerBackbone:
     group_by_length = True
     evaluations = 5  # per run, where the configuration does not say: about a tenth of its time
     cpu_threads = 0  # as many as torch likes
+    shares = 1  # devices that weights, gradients and optimizer are spread over
 
     def __init__(
         self, module: Any, tokenizer: Any, options: HfOptions, *, device: torch.device
@@ -148,7 +149,13 @@ class TransformerBackbone:
             return self.logits(ids, np.zeros(1, np.int64), np.array([length]))
 
         per_token = room.bytes_per_token(self.module, run)
-        return room.estimate(self.module, per_token=per_token, tokens=tokens, device=self.device)
+        return room.estimate(
+            self.module,
+            per_token=per_token,
+            tokens=tokens,
+            device=self.device,
+            shares=self.shares,
+        )
 
     def read_less(self, *, tokens: int, least: int) -> bool:
         """Where ``tokens`` did not fit: half as many at once, then recomputing; False if neither.
@@ -188,8 +195,8 @@ class TransformerBackbone:
         ]
         return torch.optim.AdamW(groups, lr=self.options.learning_rate, fused=True)
 
-    def attach_prior(self, generator: torch.Generator) -> Tensor:
-        """Add a random prior (models.neural.priors) to the head. Returns its factor."""
+    def attach_prior(self, generator: torch.Generator) -> priors.Prior:
+        """Add a random prior (models.neural.priors) to the head."""
         last = [
             layer
             for layer in self.module.modules()
