@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
@@ -19,7 +19,7 @@ from annotator.exporters.health import Health
 from annotator.exporters.judgments import Facts, Judgments
 from annotator.exporters.recipe import SPLITS, ExportOptions
 from annotator.exporters.row_index import RowIndex
-from annotator.exporters.row_pass import Pass, Plan, Shown
+from annotator.exporters.row_pass import Pass, Plan, Shown, Sink
 from annotator.exporters.rules import Cuts, Rule, rules_of
 from annotator.exporters.sources import Sources, sources_of
 from annotator.exporters.types import RowFormat, SeveralMessages, Shape
@@ -27,6 +27,7 @@ from annotator.exporters.verdicts import Ledger
 from annotator.models import Project
 
 MakeFormat = Callable[[ExportOptions, Shape], RowFormat]
+S = TypeVar("S", bound=Sink)
 SHOWN: Final = 5  # rows kept of every file for the page
 
 
@@ -83,27 +84,59 @@ def build(
     """Write the rows of a project into ``folder``, which is emptied first.
 
     ``on_pairs`` is called with the number of pairs read after every list of them; whatever it
-    raises ends the build. What only shows on the way (an answer of several messages, two prompts
-    that read alike, a rule that needs all rows) starts the pass again with that known, so one
-    rule holds for all rows.
+    raises ends the build.
+    """
+
+    def make_sink(plan: Plan) -> _Files:
+        return _Files(folder, plan.columns, options.container)
+
+    one_pass, sink, rules = passes(
+        project,
+        make_format,
+        options,
+        make_sink,
+        shape=shape,
+        connection=connection,
+        on_pairs=on_pairs,
+    )
+    return _built(one_pass, sink, rules)
+
+
+def passes(
+    project: Project,
+    make_format: MakeFormat,
+    options: ExportOptions,
+    make_sink: Callable[[Plan], S],
+    *,
+    shape: Shape,
+    connection: psycopg.Connection,
+    on_pairs: Callable[[int], object],
+    prompts: Sequence[int] | None = None,
+) -> tuple[Pass, S, list[Rule]]:
+    """Passes over the pairs, of some ``prompts`` or all; the last one, where its rows went, rules.
+
+    What only shows on the way (an answer of several messages, two prompts that read alike, a rule
+    that needs all rows) starts the pass again with that known, so one rule holds for all rows.
     """
     losers: frozenset[int] = frozenset()
     rules = rules_of(project, options, connection=connection)
     cuts: Cuts | None = None if rules else Cuts()
     decider: Decider | None = None  # learned once: the snapshot holds still
     while True:
-        plan = plan_of(project, make_format, options, shape, decider, connection=connection)
+        plan = plan_of(
+            project, make_format, options, shape, decider, connection=connection, prompts=prompts
+        )
         plan.losers, decider = losers, plan.decider
         if cuts is None:
             rules = rules_of(project, options, connection=connection)
             plan.rules = rules
         else:
             plan.cuts = cuts
-        sink = None if cuts is None else _Files(folder, plan.columns, options.container)
+        sink = None if cuts is None else make_sink(plan)
         one_pass = Pass(plan, sink)
         try:
             with no_collection():
-                one_pass.run(project, connection, on_pairs)
+                one_pass.run(project, connection, on_pairs, prompts=prompts)
         except SeveralMessages:
             if shape.has_turns:
                 raise
@@ -116,7 +149,7 @@ def build(
             cuts.settle(rules, one_pass.places)
         else:
             assert sink is not None
-            return _built(one_pass, sink, rules)
+            return one_pass, sink, rules
 
 
 def plan_of(

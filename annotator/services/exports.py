@@ -29,18 +29,17 @@ from annotator.errors import Invalid, MethodFailed
 from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build, build_judgments
-from annotator.exporters.files import BadFile, Row, sync_folder, verify, write_text
+from annotator.exporters.files import BadFile, sync_folder, verify, write_text
 from annotator.exporters.filters import filters_of
 from annotator.exporters.judgments import Facts, Judgments
 from annotator.exporters.recipe import REASONS, ExportOptions
-from annotator.exporters.row_pass import Shown
 from annotator.exporters.rules import rules_of
+from annotator.exporters.shown import short_row, shown
 from annotator.exporters.sources import sources_of
 from annotator.exporters.types import Shape
 from annotator.exporters.verdicts import Ledger
 from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
 from annotator.queries import datasets as queries
-from annotator.queries.pair_texts import ResponseText
 from annotator.queries.pairs import rater_ids
 from annotator.queries.snapshot import current, snapshot
 from annotator.services import deliveries, runs
@@ -48,8 +47,6 @@ from rubrics.registry import UnknownMethod, find
 
 CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
 FOLDER: Final = "dataset"  # of a finished version, in its run's folder
-PREVIEW_CHARACTERS: Final = 400
-PREVIEW_PARTS: Final = 8
 
 
 def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
@@ -227,47 +224,9 @@ def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
                 advice="Nothing was published. Check the disk, then resume the run.",
             ) from error
         if not built.shown:
-            preview += [{"split": split} | _short(row) for row in first]
-    preview += [preview_of(one) for one in built.shown]
+            preview += [{"split": split} | short_row(row) for row in first]
+    preview += [shown(one) for one in built.shown]
     write_text(folder / deliveries.PREVIEW, orjson.dumps(preview).decode())
-
-
-def preview_of(one: Shown) -> dict[str, Any]:
-    """A row as pages show it: texts in words, and the row itself, both cut short."""
-    verdict, messages = one.verdict, one.prompt.messages
-    return {
-        "split": one.split,
-        "turns": len(messages),
-        "prompt": _short_value(messages[-1]["content"] if messages else ""),
-        "chosen": _short_value(_text_of(one.chosen)),
-        "rejected": _short_value(_text_of(one.rejected)),
-        "votes": verdict.votes,
-        "agreement": verdict.agreement,
-        "row": _short(one.row),
-    }
-
-
-def _text_of(response: ResponseText) -> str:
-    messages = response.messages
-    return messages[-1]["content"] if messages else response.text or response.picture or ""
-
-
-def _short(row: Row) -> Row:
-    """A row with its texts cut to what a page shows."""
-    return {name: _short_value(value) for name, value in row.items()}
-
-
-def _short_value(value: Any) -> Any:
-    if isinstance(value, str):
-        cut = len(value) > PREVIEW_CHARACTERS
-        return f"{value[:PREVIEW_CHARACTERS]}…" if cut else value
-    if isinstance(value, bytes):
-        return f"{len(value):,} bytes"
-    if isinstance(value, list):
-        return [_short_value(part) for part in value[-PREVIEW_PARTS:]]
-    if isinstance(value, dict):
-        return {name: _short_value(part) for name, part in value.items()}
-    return value
 
 
 def _publish(
