@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from django.conf import settings
@@ -11,6 +12,8 @@ from django.http import HttpRequest
 IMPORT_ADDRESS: Final = "/imports/new/"
 RUBRIC_ADDRESS: Final = "/rubrics/import/"
 RUBRIC_BYTES: Final = 2_000_000
+TRY_ADDRESS: Final = re.compile(r"/reward-models/[0-9]+/try/$")
+TRY_BYTES: Final = 40 * 1024**2  # of the pictures of a request together
 OTHER_BYTES: Final = 64 * 1024  # of a file sent to any other address, or by nobody
 FLAG: Final = "touchstone.too_large"
 
@@ -49,6 +52,8 @@ class UploadQuota(FileUploadHandler):
             return OTHER_BYTES
         if self.request.path.endswith(RUBRIC_ADDRESS):
             return RUBRIC_BYTES
+        if TRY_ADDRESS.search(self.request.path):
+            return TRY_BYTES
         invited = self.request.path.endswith(IMPORT_ADDRESS)
         return settings.MAX_UPLOAD_BYTES if invited else OTHER_BYTES
 

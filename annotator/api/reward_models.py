@@ -19,7 +19,7 @@ from annotator.models import RewardModel, Role, Run, RunState
 from annotator.models.people import hash_token
 from annotator.queries import reward_asks as queries
 from annotator.queries.access import access_or_404
-from annotator.services import rate_limits, reward_transforms
+from annotator.services import asked_items, rate_limits, reward_transforms
 from annotator.services import reward_asks as service
 from annotator.services.reward_asks import MAX_TEXT, MOST_TEXTS, MOST_TURNS
 from models.transforms import MOST_REFERENCES, ON_PROMPT
@@ -45,16 +45,29 @@ Messages = Annotated[list[MessageIn], Field(min_length=1, max_length=MOST_TURNS)
 Long = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
+class StoredIn(Schema):
+    """An answer of the project, by its id."""
+
+    id: int = Field(gt=0, le=BIGGEST)
+
+
+class PictureIn(Schema):
+    """A picture as base64, bare or in a data URI: PNG, JPEG, WebP or GIF. It is not kept."""
+
+    image: str
+
+
 class ItemIn(Schema):
-    """An answer to a prompt: texts, or messages with a role each.
+    """An answer to a prompt: texts, or messages with a role each; a picture, or an answer of the
+    project by its id, whose prompt stands in where none is given.
 
     ``references``: answers to the same prompt that ``par`` and ``log-sigmoid`` measure it by;
     without them, those that the project has to this prompt.
     """
 
-    prompt: Long | Messages
-    response: Long | Messages
-    references: list[Long] = Field([], max_length=MOST_REFERENCES)
+    prompt: Long | Messages | None = None
+    response: Long | Messages | StoredIn | PictureIn
+    references: list[Long | StoredIn | PictureIn] = Field([], max_length=MOST_REFERENCES)
 
 
 class ScoreIn(Schema):
@@ -150,8 +163,7 @@ def score(request: HttpRequest, pk: int, body: ScoreIn) -> Status[dict[str, Any]
     """Scores of up to 256 answers, references included. 202 with a run where they take longer."""
     _limit(request)
     model = _find(request, pk)
-    plain = body.model_dump()
-    items = [service.Item(**one) for one in plain["items"]]
+    items = asked_items.items(model.project, body.model_dump()["items"])
     asked = service.make(items, transform=body.transform)
     with transaction.atomic():
         run = service.begin(model=model, asked=asked, by=request.user)

@@ -43,39 +43,47 @@ def reference_of(model: RewardModel) -> Reference | None:
 # In an order that says nothing of when an answer came in, and is the same at every try.
 SET: Final = """
     SELECT r.id FROM annotator_response r JOIN annotator_prompt p ON p.id = r.prompt_id
-    WHERE r.project_id = %s AND p.split = ANY(%s) AND r.image_id IS NULL
+    WHERE r.project_id = %s AND p.split = ANY(%s) AND (r.image_id IS NOT NULL) = %s
     ORDER BY hashint8extended(r.id, 7), r.id LIMIT %s
 """
 
 
-def reference_set(project_id: int, *, size: int) -> list[int]:
+def reference_set(project: Project, *, size: int) -> list[int]:
     """Responses that a model is measured on: held-out ones, any where there are too few."""
     for splits in (HELD_OUT, Split.values):
         with connection.cursor() as cursor:
-            cursor.execute(SET, [project_id, list(splits), size])
+            cursor.execute(SET, [project.pk, list(splits), _shows(project), size])
             found = [row[0] for row in cursor.fetchall()]
         if len(found) >= min(size, 2):
             return found
     return found
 
 
+def _shows(project: Project) -> bool:
+    """Whether the answers of a project are pictures."""
+    return project.modality == Project.Modality.IMAGE
+
+
 ANSWERS: Final = """
-    SELECT p.content_hash, r.text FROM annotator_prompt p
+    SELECT p.content_hash, r.text, (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id)
+    FROM annotator_prompt p
     CROSS JOIN LATERAL (
-        SELECT text, id FROM annotator_response
-        WHERE prompt_id = p.id AND messages IS NULL AND image_id IS NULL ORDER BY id LIMIT %s
+        SELECT text, id, image_id FROM annotator_response
+        WHERE prompt_id = p.id AND messages IS NULL AND (image_id IS NOT NULL) = %s
+        ORDER BY id LIMIT %s
     ) r
     WHERE p.project_id = %s AND p.content_hash = ANY(%s) ORDER BY r.id
 """
 
 
-def answers_to(project_id: int, hashes: Sequence[bytes], *, most: int) -> dict[bytes, list[str]]:
-    """By the hash of a prompt some texts that answer it, the oldest first."""
-    found: dict[bytes, list[str]] = {}
+def answers_to(project: Project, hashes: Sequence[bytes], *, most: int) -> dict[bytes, list[Any]]:
+    """By the hash of a prompt some texts or pictures ({"image": file}) that answer it, the oldest
+    first."""
+    found: dict[bytes, list[Any]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(ANSWERS, [most, project_id, list(set(hashes))])
-        for key, text in cursor.fetchall():
-            found.setdefault(bytes(key), []).append(text)
+        cursor.execute(ANSWERS, [_shows(project), most, project.pk, list(set(hashes))])
+        for key, text, picture in cursor.fetchall():
+            found.setdefault(bytes(key), []).append({"image": picture} if picture else text)
     return found
 
 
@@ -117,7 +125,7 @@ def scores_of_prompts(
 
 SHOWN: Final = """
     SELECT id FROM annotator_response
-    WHERE prompt_id = %s AND image_id IS NULL ORDER BY id LIMIT %s
+    WHERE prompt_id = %s AND (image_id IS NOT NULL) = %s ORDER BY id LIMIT %s
 """
 
 
@@ -130,12 +138,12 @@ def random_prompt(project: Project) -> Prompt | None:
 
 
 def stored_prompt(project: Project, pk: int, *, most: int) -> tuple[Prompt, list[Response]] | None:
-    """A prompt with its first answers that are text; None where it has not two."""
+    """A prompt with its first answers, texts or pictures; None where it has not two."""
     prompt = Prompt.objects.filter(project=project, pk=pk).first()
     if prompt is None:
         return None
-    ids = [row[0] for row in _fetch(SHOWN, [pk, most])]
-    answers = list(Response.objects.filter(pk__in=ids).order_by("pk"))
+    ids = [row[0] for row in _fetch(SHOWN, [pk, _shows(project), most])]
+    answers = list(Response.objects.filter(pk__in=ids).select_related("image").order_by("pk"))
     return (prompt, answers) if len(answers) > 1 else None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
@@ -20,10 +20,15 @@ from annotator.services import hashing
 FOLDER: Final = "images"
 MAX_ALT: Final = 500
 
-# Pictures that came with an import and that no prompt or response shows (any more).
+# Pictures that came with a run and that no prompt or response shows (any more); those of a request
+# for scores are the request's.
 SWEEP: Final = """
     DELETE FROM annotator_image i
     WHERE i.project_id = %(project)s AND i.import_run_id IS NOT NULL
+      AND CASE WHEN %(runs)s::bigint[] IS NULL
+          THEN NOT EXISTS (SELECT FROM annotator_run u
+                           WHERE u.id = i.import_run_id AND u.kind = 'ask')
+          ELSE i.import_run_id = ANY(%(runs)s) END
       AND NOT EXISTS (SELECT FROM annotator_response r WHERE r.image_id = i.id)
       AND NOT EXISTS (SELECT FROM annotator_prompt p WHERE p.source_image_id = i.id)
       AND NOT EXISTS (SELECT FROM annotator_prompt p WHERE p.mask_image_id = i.id)
@@ -44,7 +49,13 @@ def ingest(
     """
     if not isinstance(data, bytes):
         data = data.read(pictures.MAX_BYTES + 1)
-    encoded = pictures.encode(data)
+    return keep(project=project, encoded=pictures.encode(data), alt=alt, run=run)
+
+
+def keep(
+    *, project: Project, encoded: pictures.Encoded, alt: str = "", run: Run | None = None
+) -> Image:
+    """The same of a picture that is encoded anew already."""
     digest = blake2b(encoded.data, digest_size=hashing.SIZE).digest()
     known = Image.objects.filter(project=project, digest=digest).first()
     if known is not None:
@@ -101,10 +112,20 @@ def sweep(*, project_id: int) -> int:
         cursor.execute(TRY_LOCK, [project_id])
         if not cursor.fetchone()[0]:
             return 0  # its pictures are not shown yet
-        cursor.execute(SWEEP, {"project": project_id})
-        rows = cursor.fetchall()
-        files = [name for row in rows for name in row]
-        transaction.on_commit(lambda: drop_files(files))
+        return _sweep(cursor, project_id, runs=None)
+
+
+def drop_of(*, project_id: int, runs: Sequence[int]) -> int:
+    """Remove the pictures that came with these runs and that nothing shows; returns how many."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        return _sweep(cursor, project_id, runs=list(runs)) if runs else 0
+
+
+def _sweep(cursor: Any, project_id: int, *, runs: list[int] | None) -> int:
+    cursor.execute(SWEEP, {"project": project_id, "runs": runs})
+    rows = cursor.fetchall()
+    files = [name for row in rows for name in row]
+    transaction.on_commit(lambda: drop_files(files))
     return len(rows)
 
 

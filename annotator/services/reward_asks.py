@@ -22,9 +22,20 @@ from redis import RedisError
 
 from annotator.errors import Conflict, Invalid, MethodFailed, NotFound
 from annotator.models import Project, RewardModel, Run, RunState, User
+from annotator.pictures import Encoded
 from annotator.queries import reward_asks as queries
 from annotator.queries import reward_scores
-from annotator.services import devices, hashing, reward_transforms, runs, training, workers
+from annotator.services import (
+    asked_pictures,
+    devices,
+    hashing,
+    images,
+    picture_files,
+    reward_transforms,
+    runs,
+    training,
+    workers,
+)
 from models import gateway
 from models.errors import ModelsError
 from models.transforms import MOST_REFERENCES, ON_PROMPT, TRANSFORMS, Reference
@@ -44,6 +55,7 @@ STAGES: Final = (("load", "Load"), ("score", "Score"))
 
 Messages = list[dict[str, str]]
 Text = str | Messages  # an answer, or one of several messages
+Answer = Text | dict[str, str] | Encoded  # or a picture: {"image": its file}, or just sent
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,8 @@ class Item:
     """An answer to a prompt, and answers to the same prompt that it is measured by."""
 
     prompt: Messages
-    response: Text
-    references: tuple[str, ...] = ()
+    response: Answer
+    references: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,8 @@ def make(items: Sequence[Item], *, transform: str = "raw", answers: Sequence[int
     cleaned = tuple(
         Item(
             conversation(one.prompt),
-            clean(one.response) if isinstance(one.response, str) else conversation(one.response),
-            tuple(map(clean, one.references)) if transform in ON_PROMPT else (),
+            _cleaned(one.response),
+            tuple(map(_cleaned, one.references)) if transform in ON_PROMPT else (),
         )
         for one in items
     )
@@ -112,17 +124,27 @@ def make(items: Sequence[Item], *, transform: str = "raw", answers: Sequence[int
     return Asked(cleaned, transform, tuple(answers))
 
 
+def _cleaned(answer: Answer) -> Answer:
+    if isinstance(answer, str):
+        return clean(answer)
+    return conversation(answer) if isinstance(answer, list) else answer
+
+
 def _sizes(item: Item) -> list[int]:
-    several = [] if isinstance(item.response, str) else item.response
-    turns = [len(turn["content"]) for turn in [*item.prompt, *several]]
-    alone = [len(item.response)] if isinstance(item.response, str) else []
-    return turns + alone + [len(one) for one in item.references]
+    """Characters of every text; pictures have limits of their own."""
+    answers = [item.response, *item.references]
+    several = [turn for one in answers if isinstance(one, list) for turn in one]
+    alone = [len(one) for one in answers if isinstance(one, str)]
+    return [len(turn["content"]) for turn in [*item.prompt, *several]] + alone
+
+
+def is_picture(answer: Answer) -> bool:
+    return isinstance(answer, dict | Encoded)
 
 
 def begin(*, model: RewardModel, asked: Asked, by: User | None) -> Run:
-    """A queued run that scores; the caller enqueues its job. Raises Conflict."""
-    if model.project.modality == Project.Modality.IMAGE:
-        raise Conflict("The answers of this project are images, which cannot be sent as text.")
+    """A queued run that scores; the caller enqueues its job. Raises Invalid, Conflict."""
+    _require_kind(model.project, asked)
     if not training.artifact_folder(model).is_dir():
         raise Conflict(
             f"The files of {model} are no longer on the server.", advice="Train it again."
@@ -132,11 +154,40 @@ def begin(*, model: RewardModel, asked: Asked, by: User | None) -> Run:
             f"{MOST_AT_ONCE} requests of this project wait for a worker already.",
             advice="Ask again when one of them is done.",
         )
-    config = {
-        "reward_model": model.pk, "model": model.name, "request": asdict(asked), "queue": "gpu",
-    }  # fmt: skip
+    config = {"reward_model": model.pk, "model": model.name, "queue": "gpu"}
     title = f"Scores by {model.name}"
-    return runs.start(project=model.project, kind=Run.Kind.ASK, title=title, config=config, by=by)
+    run = runs.start(project=model.project, kind=Run.Kind.ASK, title=title, config=config, by=by)
+    run.config["request"] = asdict(_kept(run, asked))
+    run.save(update_fields=["config"])
+    return run
+
+
+def _require_kind(project: Project, asked: Asked) -> None:
+    """Raises Invalid where answers are not what those of the project are."""
+    answers = [one for item in asked.items for one in (item.response, *item.references)]
+    if project.modality == Project.Modality.IMAGE and not all(map(is_picture, answers)):
+        raise Invalid(
+            "The answers of this project are images, and a text was sent.",
+            advice="Send pictures, or name answers of the project by their id.",
+        )
+    if project.modality != Project.Modality.IMAGE and any(map(is_picture, answers)):
+        raise Invalid("The answers of this project are texts, and a picture was sent.")
+
+
+def _kept(run: Run, asked: Asked) -> Asked:
+    """The same with the pictures that were sent stored."""
+    sent = [one for item in asked.items for one in (item.response, *item.references)]
+    new = [one for one in sent if isinstance(one, Encoded)]
+    names = iter(asked_pictures.keep(run, new) if new else ())
+
+    def stored(answer: Answer) -> Answer:
+        return next(names) if isinstance(answer, Encoded) else answer
+
+    items = tuple(
+        Item(one.prompt, stored(one.response), tuple(map(stored, one.references)))
+        for one in asked.items
+    )
+    return Asked(items, asked.transform, asked.answers)
 
 
 def wait(run: Run, *, seconds: float | None = None) -> Run:
@@ -165,8 +216,9 @@ def _is_answered() -> bool:
 
 
 def forget(run: Run) -> None:
-    """Delete a run that was answered: its result has been given."""
-    Run.objects.filter(pk=run.pk, kind=Run.Kind.ASK, state=RunState.DONE).delete()
+    """Delete a run that was answered, and its pictures: its result has been given."""
+    if Run.objects.filter(pk=run.pk, kind=Run.Kind.ASK, state=RunState.DONE).delete()[0]:
+        images.drop_of(project_id=run.project_id, runs=[run.pk])
 
 
 # The run ------------------------------------------------------------------------------------------
@@ -231,6 +283,7 @@ class _Desk:
         """Scores (n,), NaN where there is none. The same text is scored once."""
         keys = [orjson.dumps(one) for one in conversations]
         distinct = dict(zip(keys, conversations, strict=True))
+        distinct = {name: one for name, one in map(self._located, distinct.items()) if one}
         found: dict[bytes, float] = {}
         for start in range(0, len(distinct), CHUNK):
             chunk = list(distinct.items())[start : start + CHUNK]
@@ -240,18 +293,31 @@ class _Desk:
             reply = gateway.score_in_child(request, check=self.work.check)
             for (name, _), score in zip(chunk, reply["scores"], strict=True):
                 found[name] = np.nan if score is None else score
-        return np.array([found[name] for name in keys])
+        return np.array([found.get(name, np.nan) for name in keys])
+
+    def _located(self, named: tuple[bytes, Any]) -> tuple[bytes, Any]:
+        """A conversation with its picture where the process that scores can open it; None where
+        the file is gone."""
+        name, (prompt, answer) = named
+        if not isinstance(answer, dict):
+            return name, (prompt, answer)
+        try:
+            path = picture_files.locate(answer["image"], self.work.run.folder)
+        except FileNotFoundError:
+            self.work.log("an answer has no score: the file of its picture is gone")
+            return name, None
+        return name, (prompt, {"image": str(path)})
 
     def reference(self) -> Reference | None:
         """The scale of the model, settled once; None where the project has no answers."""
         known = queries.reference_of(self.model)
         if known is not None:
             return known
-        ids = queries.reference_set(self.model.project_id, size=REFERENCE_SET)
-        subjects = reward_scores.subjects(ids)
+        ids = queries.reference_set(self.model.project, size=REFERENCE_SET)
+        subjects = reward_scores.subjects(ids, is_read=False)
         if not subjects:
             return None
-        scores = self.score([(clean_turns(one.messages), one.answer) for one in subjects])
+        scores = self.score([(clean_turns(one.messages), answer_of(one)) for one in subjects])
         if not np.isfinite(scores).any():
             return None
         keep_reference(self.model, Reference.of(scores))
@@ -262,10 +328,10 @@ class _Desk:
         the same prompt other than itself."""
         keys = [hashing.of_prompt(one.prompt) for one in asked.items]
         without = [key for key, one in zip(keys, asked.items, strict=True) if not one.references]
-        stored = queries.answers_to(self.model.project_id, without, most=MOST_REFERENCES + 1)
+        stored = queries.answers_to(self.model.project, without, most=MOST_REFERENCES + 1)
 
-        def of(key: bytes, item: Item) -> Sequence[str]:
-            others = [clean(text) for text in stored.get(key, ()) if text != item.response]
+        def of(key: bytes, item: Item) -> Sequence[Answer]:
+            others = [_cleaned(one) for one in stored.get(key, ()) if one != item.response]
             return item.references or others[:MOST_REFERENCES]
 
         wanted = [of(key, one) for key, one in zip(keys, asked.items, strict=True)]
@@ -281,6 +347,11 @@ class _Desk:
 def clean_turns(messages: Messages) -> Messages:
     """Messages of a stored prompt as any tokenizer takes them."""
     return [{"role": str(one["role"]), "content": clean(str(one["content"]))} for one in messages]
+
+
+def answer_of(one: reward_scores.Subject) -> Answer:
+    """A stored answer: its text, its messages, or its picture."""
+    return {"image": one.picture} if one.picture else one.answer
 
 
 KEEP: Final = """

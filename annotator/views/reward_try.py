@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django.contrib import messages
@@ -13,14 +14,15 @@ from django.views.decorators.http import require_http_methods
 
 from annotator import rendering
 from annotator.errors import AppError
-from annotator.forms.reward_tries import NAMES, TryForm
+from annotator.forms.reward_tries import NAMES, AnswersForm, TryForm, TryPicturesForm
 from annotator.jobs import base
-from annotator.models import Project, Prompt, Response, RewardModel, Role, Run
+from annotator.models import Image, Project, Prompt, Response, RewardModel, Role, Run
 from annotator.queries import reward_asks as queries
 from annotator.queries import reward_scores, rewards
 from annotator.services import hashing
 from annotator.services import reward_asks as service
 from annotator.services.reward_asks import Asked, Item
+from annotator.uploads import TRY_BYTES, was_too_large
 from annotator.views import reward_try_table
 from annotator.views.helpers import Access, as_id, page_after, project_page
 from annotator.views.reward_try_table import Table
@@ -44,7 +46,7 @@ def reward_try(request: HttpRequest, access: Access, number: int) -> HttpRespons
         return page.random()
     if (prompt_id := page_after(request, "prompt")) is not None:
         return page.of_prompt(prompt_id)
-    return page.show(TryForm())
+    return page.show(page.form())
 
 
 class _Page:
@@ -53,6 +55,10 @@ class _Page:
     def __init__(self, request: HttpRequest, access: Access, model: RewardModel) -> None:
         self.request, self.access, self.model = request, access, model
         self.project = access.project
+        self.is_images = self.project.modality == Project.Modality.IMAGE
+
+    def form(self, **initial: str) -> AnswersForm:
+        return (TryPicturesForm if self.is_images else TryForm)(initial=initial)
 
     @property
     def address(self) -> str:
@@ -62,7 +68,12 @@ class _Page:
         """Ask the model about what was pasted, or about the answers to a stored prompt."""
         if "stored" in self.request.POST:
             return self._attempt_stored()
-        form = TryForm(self.request.POST)
+        form: AnswersForm = TryForm(self.request.POST)
+        if self.is_images:
+            form = TryPicturesForm(self.request.POST, self.request.FILES)
+        if was_too_large(self.request):
+            form.add_error(None, f"The pictures are over {TRY_BYTES // 1024**2} MB together.")
+            return self.show(form, status=413)
         if not form.is_valid():
             return self.show(form, status=422)
         try:
@@ -98,7 +109,8 @@ class _Page:
         scores = reward_scores.model_scores(self.model.pk, ids)
         table = None
         if len(scores) == len(ids):
-            table = self._table([_text(one) for one in answers], [scores[pk] for pk in ids], ids)
+            raw = [scores[pk] for pk in ids]
+            table = self._table([_text(one) for one in answers], raw, ids, _images(answers))
         return self.show(None, stored=(prompt, answers), table=table)
 
     def of_run(self, run_id: int) -> HttpResponse:
@@ -114,11 +126,13 @@ class _Page:
             return self._render("rewards/try.html#result", run=run, table=table)
         if asked.answers:
             found = Response.objects.filter(project=self.project, pk__in=asked.answers)
-            answers = list(found.select_related("prompt").order_by("pk"))
+            answers = list(found.select_related("prompt", "image").order_by("pk"))
             if answers:
                 stored = (answers[0].prompt, answers)
                 return self.show(None, stored=stored, run=run, table=table)
-        return self.show(TryForm(initial=_initial(asked)), run=run, table=table)
+        initial = {"prompt": _plain(asked.items[0].prompt)} if self.is_images else _initial(asked)
+        sent = self._sent(asked) if self.is_images else []
+        return self.show(self.form(**initial), run=run, table=table, sent=sent)
 
     def random(self) -> HttpResponse:
         found = queries.random_prompt(self.project)
@@ -127,35 +141,50 @@ class _Page:
             return redirect(self.address)
         return redirect(f"{self.address}?prompt={found.pk}")
 
+    def _sent(self, asked: Asked) -> list[dict[str, Any]]:
+        """The pictures of a request in its order, as far as they are still there."""
+        names = [one.response["image"] for one in asked.items if isinstance(one.response, dict)]
+        rows = Image.objects.filter(project=self.project, file__in=names)
+        known = {one.file.name: one for one in rows}
+        shown = zip(NAMES, [known.get(name) for name in names], strict=False)
+        return [{"name": name, "image": image} for name, image in shown]
+
     def _table_of(self, run: Run, asked: Asked) -> Table:
         texts = [_plain(one.response) for one in asked.items]
         ids: list[int | None] = list(asked.answers)
+        if self.is_images:
+            images = [one["image"] for one in self._sent(asked)]
+            return self._table(texts, run.result["raw"], ids, images)
         if not ids and len({repr(one.prompt) for one in asked.items}) == 1:
             key = hashing.of_prompt(asked.items[0].prompt)
             ids = queries.same_answers(self.project.pk, key, texts)
         return self._table(texts, run.result["raw"], ids)
 
-    def _table(self, texts: list[str], raw: list[Any], ids: list[Any]) -> Table:
+    def _table(
+        self, texts: list[str], raw: list[Any], ids: list[Any], images: Sequence[Image | None] = ()
+    ) -> Table:
         known = [pk for pk in ids if pk is not None]
         return reward_try_table.table(
-            texts, raw, objective=self.model.objective, ids=ids,
+            texts, raw, objective=self.model.objective, ids=ids, images=images,
             reference=queries.reference_of(self.model),
             votes=queries.votes_among(self.project.pk, known) if len(known) > 1 else {},
         )  # fmt: skip
 
     def show(
         self,
-        form: TryForm | None,
+        form: AnswersForm | None,
         *,
         stored: tuple[Prompt, list[Response]] | None = None,
         run: Run | None = None,
         table: Table | None = None,
+        sent: Sequence[Mapping[str, Any]] = (),
         status: int = 200,
     ) -> HttpResponse:
         context = {
             "form": form,
             "stored": _shown(*stored) if stored else None,
-            "is_images": self.project.modality == Project.Modality.IMAGE,
+            "sent": sent,
+            "is_images": self.is_images,
         }
         return self._render("rewards/try.html", run=run, table=table, status=status, **context)
 
@@ -169,8 +198,19 @@ class _Page:
 
 def _asked_of(prompt: Prompt, answers: list[Response]) -> Asked:
     turns = service.clean_turns(prompt.messages)
-    items = [Item(turns, one.messages or one.text) for one in answers]
+    items = [Item(turns, _answer(one)) for one in answers]
     return service.make(items, answers=[one.pk for one in answers])
+
+
+def _answer(one: Response) -> service.Answer:
+    if one.image is not None:
+        return {"image": one.image.file.name}
+    found: service.Answer = one.messages or one.text
+    return found
+
+
+def _images(answers: Sequence[Response]) -> list[Image | None]:
+    return [one.image for one in answers]
 
 
 def _initial(asked: Asked) -> dict[str, str]:
@@ -181,7 +221,9 @@ def _initial(asked: Asked) -> dict[str, str]:
 
 
 def _plain(text: Any) -> str:
-    """A text, or messages as text; what one person says alone is that."""
+    """A text, or messages as text; what one person says alone is that. Nothing of a picture."""
+    if isinstance(text, dict):
+        return ""
     if isinstance(text, str):
         return text
     if len(text) == 1:
@@ -203,6 +245,7 @@ def _shown(prompt: Prompt, answers: list[Response]) -> dict[str, Any]:
             {
                 "name": name,
                 "text": one.text,
+                "image": one.image,
                 "messages": rendering.render_messages(one.messages) if one.messages else None,
             }
             for name, one in zip(NAMES, answers, strict=False)

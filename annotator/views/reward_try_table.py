@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from annotator import formats
+from annotator.models import Image
 from annotator.queries.reward_asks import Votes
 from models import transforms
 from models.transforms import LOG_ODDS, Reference
@@ -30,6 +31,7 @@ class Row:
     better: str = ""
     people: str = ""
     agrees: bool | None = None
+    image: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Table:
     scale: str  # what a score is measured in
     has_chances: bool
     has_people: bool
+    has_images: bool
     unscored: list[str]
 
 
@@ -50,8 +53,12 @@ def table(
     reference: Reference | None,
     ids: Sequence[int | None] = (),
     votes: Mapping[tuple[int, int], Votes] | None = None,
+    images: Sequence[Image | None] = (),
 ) -> Table:
-    """Answers in order of score; equal scores keep the order in which they were given."""
+    """Answers in order of score; equal scores keep the order in which they were given.
+
+    ``images`` are shown in place of ``texts`` where the answers are pictures.
+    """
     known = [n for n, score in enumerate(raw) if score is not None]
     order = sorted(known, key=lambda n: -(raw[n] or 0.0))
     values = np.array([raw[n] for n in order], dtype=np.float64)
@@ -71,6 +78,7 @@ def table(
                 round(100 * float(values[place] - values[-1]) / span) if span else 100,
                 _excerpt(texts[n]), NAMES[after] if after is not None else "", chance,
                 _words(said), said.first > said.second if said and _decided(said) else None,
+                images[n] if images else None,
             )
         )  # fmt: skip
     return Table(
@@ -79,6 +87,7 @@ def table(
         scale=_scale(reference),
         has_chances=any(row.better for row in rows),
         has_people=any(row.people for row in rows),
+        has_images=bool(images),
         unscored=[NAMES[n] for n, score in enumerate(raw) if score is None],
     )
 

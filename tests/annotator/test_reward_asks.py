@@ -316,8 +316,9 @@ def test_images_and_lost_files_are_told(project: Project, owner: User, sent: lis
     status, answer = caller(owner)("POST", path(model), {"items": items("a")})
     assert (status, "no longer on the server" in answer["detail"]) == (409, True)
     Project.objects.filter(pk=project.pk).update(modality="image")
+    _with_folder(model)
     status, answer = caller(owner)("POST", path(model), {"items": items("a")})
-    assert (status, "images" in answer["detail"]) == (409, True)
+    assert (status, "images" in answer["detail"]) == (422, True)
 
 
 def test_line_of_a_project_has_an_end(project: Project, owner: User, sent: list[int]) -> None:

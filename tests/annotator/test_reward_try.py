@@ -204,14 +204,6 @@ def test_foreign_prompts_and_runs_are_not_found(project: Project, owner: User) -
         assert client.post(address(model), {"stored": value}).status_code == 404, value
 
 
-def test_images_cannot_be_pasted(project: Project, owner: User) -> None:
-    model = make_model(project)
-    Project.objects.filter(pk=project.pk).update(modality="image")
-    page = client_of(owner).get(address(model)).content.decode()
-    assert "Its answers are images" in page
-    assert "<textarea" not in page
-
-
 def test_table_says_nothing_that_scores_do_not_say() -> None:
     table = reward_try_table.table(
         ["a", "b", "c"], [1.0, None, 1.0], objective="regression", reference=None
