@@ -7,6 +7,7 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from annotator.api import api, nothing_here
+from annotator.urls_datasets import datasets as around_datasets
 from annotator.urls_rubrics import rubrics
 from annotator.views import (
     accounts,
@@ -120,6 +121,7 @@ project = [
     path("datasets/export/", datasets.export, name="export"),
     path("datasets/<int:number>/", datasets.dataset, name="dataset"),
     path("datasets/<int:number>/files/<str:name>", datasets.download, name="dataset_download"),
+    *around_datasets,
 ]
 
 urlpatterns = [

@@ -38,7 +38,7 @@ from annotator.exporters.shown import short_row, shown
 from annotator.exporters.sources import sources_of
 from annotator.exporters.types import Shape
 from annotator.exporters.verdicts import Ledger
-from annotator.models import AuditEvent, DatasetVersion, Project, Run, User
+from annotator.models import AuditEvent, DatasetVersion, Project, RecipeVersion, Run, User
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import rater_ids
 from annotator.queries.snapshot import current, snapshot
@@ -86,17 +86,38 @@ def explain(error: ValidationError) -> str:
     return " ".join(parts)
 
 
-def start(*, project: Project, format: str, options: dict[str, Any], by: User | None) -> Run:
-    """A queued build. The caller enqueues its job on commit. Raises Invalid."""
+def start(
+    *,
+    project: Project,
+    format: str,
+    options: dict[str, Any],
+    by: User | None,
+    recipe: RecipeVersion | None = None,
+) -> Run:
+    """A queued build. The caller enqueues its job on commit. Raises Invalid.
+
+    ``recipe``: where format and options come from; not recorded where they say something else.
+    """
     checked = read_options(format, options)
     check(project, format, checked)
+    stored = checked.model_dump(mode="json")
+    config: dict[str, Any] = {"format": format, "options": stored}
+    if recipe is not None and _is_of(recipe, format, stored):
+        config["recipe"] = {"id": recipe.pk, "name": recipe.recipe.name, "number": recipe.number}
     return runs.start(
         project=project,
         kind=Run.Kind.EXPORT,
         title=f"Export, {EXPORTERS[format].label}",
-        config={"format": format, "options": checked.model_dump(mode="json")},
+        config=config,
         by=by,
     )
+
+
+def _is_of(recipe: RecipeVersion, format: str, stored: dict[str, Any]) -> bool:
+    """Whether a build that was asked for is what the recipe says, as it is read now."""
+    if recipe.format != format:
+        return False
+    return read_options(format, recipe.options).model_dump(mode="json") == stored
 
 
 @dataclass
@@ -255,6 +276,7 @@ def _publish(
             number=about.number,
             format=about.key,
             recipe=facts["options"],
+            recipe_version_id=run.config.get("recipe", {}).get("id"),
             manifest=facts,
             files=facts["files"],
             folder=str(final.relative_to(settings.WORK_ROOT)),

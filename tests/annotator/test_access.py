@@ -119,6 +119,12 @@ LEAST: Final = {
     "export": Role.OWNER,
     "dataset": Role.OWNER,
     "dataset_download": Role.OWNER,
+    "recipes": Role.OWNER,
+    "recipe": Role.OWNER,
+    "recipe_archive": Role.OWNER,
+    "recipe_compare": Role.OWNER,
+    "recipe_file": Role.OWNER,
+    "recipe_import": Role.OWNER,
 }
 METHODS: Final = ("get", "post")
 NAMES: Final = [pattern.name for pattern in urls.project]
@@ -247,6 +253,7 @@ def test_roles_get_in_where_they_may(
             "call",
         )
         missing_is_fine |= name.startswith("rubric_") or name == "rubric"
+        missing_is_fine |= name.startswith("recipe_") or name == "recipe"
         if status not in (200, 302, 405) and not (status == 404 and missing_is_fine):
             wrong[name] = status
     assert not wrong
