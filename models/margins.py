@@ -114,7 +114,8 @@ class Madpo:
         optimum of a pair c g. A label against the model weighs less than one for it.
         """
         g = np.asarray(margins, np.float64)
-        ratio = np.exp(_log_logistic(self.factor(g) * g) - _log_logistic(g))
+        kept = np.maximum(g, -self.threshold)  # what is beyond has no use for a ratio
+        ratio = np.exp(_log_logistic(self.factor(kept) * kept) - _log_logistic(kept))
         found: Floats = np.where(g > -self.threshold, ratio, 1.0)
         return found
 
