@@ -1,7 +1,9 @@
 """Training in a child process: a crash or an out-of-memory kill there is a result here.
 
-The child says what it does as JSON lines on its stdout. Its stdin is a pipe that nobody writes
-to: when the supervisor dies, however it dies, the pipe closes and the child ends.
+The child says what it does as JSON lines on its stdout. When the supervisor dies, however it dies,
+the pipe to its stdin closes and the child ends. Several devices are several children, started by
+``accelerate launch`` (models.launching): one of them hears by stdin that it is asked to stop, and
+tells the others. Where memory runs out in one of them all are started again, with less at a time.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import orjson
+import psutil
 
+from models.launching import Launch, exit_code
 from models.workdir import STDERR, read_metrics
 
 Event = dict[str, Any]
@@ -29,6 +34,9 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 70
 EXIT_STOPPED: Final = 75  # asked to stop; a checkpoint is saved, running again continues
 EXIT_ORPHANED: Final = 76  # the supervisor is gone
+EXIT_AGAIN: Final = 77  # of several processes: to be started again, with less at a time
+MOST_STARTS: Final = 64  # of one run; each reads half as much at a time as the one before
+STOP: Final = b"stop\n"
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
@@ -64,6 +72,7 @@ def supervise(
     grace: float = 30.0,
     environ: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    launch: Launch | None = None,
 ) -> TrainingResult:
     """Train what ``workdir`` describes in a child process and wait for it.
 
@@ -72,19 +81,31 @@ def supervise(
     every ``poll`` seconds; once true, the child is told to save a checkpoint and end, and is killed
     after ``grace`` seconds. ``environ`` is added to the child's environment, such as
     ``{"OMP_NUM_THREADS": "1"}``. ``pass_fds`` are file descriptors the child inherits: a lock held
-    through one is held while the child lives, even where its supervisor was killed. If
+    through one is held while the child lives, even where its supervisor was killed. ``launch`` is
+    how to start several processes, one per device, instead of one. If
     ``on_event`` or ``should_stop`` raises, the child is ended in the same way and the error goes
     on to the caller.
     """
     folder = Path(workdir).resolve()
-    with (folder / STDERR).open("ab") as stderr:
-        start = stderr.tell()
-        child = _spawn(folder, stderr=stderr, environ=environ or {}, pass_fds=pass_fds)
-        watch = _Watch(child, on_event=on_event, should_stop=should_stop, poll=poll, grace=grace)
-        try:
-            watch.run()
-        finally:
-            _end(child, grace=grace)
+    watch = _Watch(
+        is_launched=launch is not None,
+        on_event=on_event,
+        should_stop=should_stop,
+        poll=poll,
+        grace=grace,
+    )
+    for _ in range(MOST_STARTS):
+        with (folder / STDERR).open("ab") as stderr:
+            start = stderr.tell()
+            child = _spawn(
+                folder, stderr=stderr, environ=environ or {}, pass_fds=pass_fds, launch=launch
+            )
+            try:
+                watch.run(child)
+            finally:
+                _end(child, grace=grace)
+        if not watch.again or watch.asked_at is not None:
+            break
     with (folder / STDERR).open("rb") as written:
         written.seek(max(start, written.seek(0, os.SEEK_END) - STDERR_TAIL_BYTES))
         tail = written.read().decode("utf-8", "replace")
@@ -96,23 +117,24 @@ class _Watch:
 
     def __init__(
         self,
-        child: subprocess.Popen[bytes],
         *,
+        is_launched: bool,
         on_event: Callable[[Event], object],
         should_stop: Callable[[], bool],
         poll: float,
         grace: float,
     ) -> None:
-        self.child, self.on_event, self.should_stop = child, on_event, should_stop
+        self.is_launched, self.on_event, self.should_stop = is_launched, on_event, should_stop
         self.poll, self.grace = poll, grace
         self.failure: Event = {}
         self.asked_at: float | None = None
-        self.killed = False
+        self.stopped = self.killed = self.again = False
 
-    def run(self) -> None:
+    def run(self, child: subprocess.Popen[bytes]) -> None:
+        self.child, self.again = child, False
         lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        assert self.child.stdout is not None
-        reader = threading.Thread(target=_read, args=(self.child.stdout, lines), daemon=True)
+        assert child.stdout is not None
+        reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)
         reader.start()
         next_check = 0.0
         while True:
@@ -133,26 +155,50 @@ class _Watch:
             event = orjson.loads(line)
         except orjson.JSONDecodeError:
             event = {"event": "log", "message": line.decode("utf-8", "replace").strip()}
-        if event["event"] == "failed":
-            self.failure = event
+        match event["event"]:
+            case "again":
+                self.again = True
+            case "stopped":
+                self.stopped = True
+            case "failed":
+                if self.failure or self.again or self.stopped:
+                    return  # one of several was lost to the others: the cause has been told
+                self.failure = event
         self.on_event(event)
 
     def _check(self) -> None:
         if self.asked_at is None:
             if self.should_stop():
                 self.asked_at = time.monotonic()
-                self.child.terminate()
+                self._ask()
         elif time.monotonic() - self.asked_at > self.grace and not self.killed:
             self.killed = True
-            _kill_group(self.child)
+            _kill_tree(self.child)
+
+    def _ask(self) -> None:
+        if not self.is_launched:
+            self.child.terminate()
+            return
+        # The launcher would pass a signal on and then call its processes failed.
+        assert self.child.stdin is not None
+        with suppress(BrokenPipeError):
+            self.child.stdin.write(STOP)
+            self.child.stdin.flush()
 
 
 def _spawn(
-    folder: Path, *, stderr: IO[bytes], environ: Mapping[str, str], pass_fds: Sequence[int]
+    folder: Path,
+    *,
+    stderr: IO[bytes],
+    environ: Mapping[str, str],
+    pass_fds: Sequence[int],
+    launch: Launch | None,
 ) -> subprocess.Popen[bytes]:
+    alone = [sys.executable, "-m", "models.neural.train"]
+    command = launch.command(folder) if launch else alone
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "models.neural.train", "--supervised", str(folder)],
+        [*command, "--supervised", str(folder)],
         cwd=ROOT,
         env={**os.environ, **QUIET, "PYTHONPATH": path, **environ},
         stdin=subprocess.PIPE,
@@ -176,28 +222,32 @@ def _end(child: subprocess.Popen[bytes], *, grace: float) -> None:
     assert child.stdin is not None
     assert child.stdout is not None
     # A child whose stdout closed is on its way out; one that still talks must be asked.
-    child.stdin.close()
+    with suppress(BrokenPipeError):
+        child.stdin.close()
     try:
         child.wait(timeout=grace)
     except subprocess.TimeoutExpired:
-        _kill_group(child)
+        _kill_tree(child)
         child.wait()
     child.stdout.close()
 
 
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it ended by itself in the meantime
+def _kill_tree(child: subprocess.Popen[bytes]) -> None:
+    """The child and what it started: a launcher's processes have groups of their own."""
+    with suppress(psutil.NoSuchProcess):  # it ended by itself in the meantime
+        own = psutil.Process(child.pid)
+        for process in [own, *own.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _result(folder: Path, code: int, *, watch: _Watch, stderr_tail: str) -> TrainingResult:
     if code == EXIT_DONE and (metrics := read_metrics(folder)) is not None:
         return TrainingResult("done", metrics=metrics)
-    if code == EXIT_STOPPED:
+    if code == EXIT_STOPPED or (watch.is_launched and watch.stopped):
         return TrainingResult("stopped", exit_code=code)
-    if watch.asked_at is not None and code in (-signal.SIGTERM, -signal.SIGKILL):
+    was_killed = code in (-signal.SIGTERM, -signal.SIGKILL)
+    if watch.asked_at is not None and (was_killed or watch.again):
         how = "It did not stop in time and was killed." if watch.killed else ""
         return TrainingResult("stopped", reason=how, exit_code=code)
     if watch.failure:
@@ -205,7 +255,8 @@ def _result(folder: Path, code: int, *, watch: _Watch, stderr_tail: str) -> Trai
             str(watch.failure.get(name, "")) for name in ("kind", "reason", "advice")
         )
         return TrainingResult("failed", None, kind, reason, advice, code)
-    return _unexplained(code, stderr_tail)
+    first = exit_code(stderr_tail) if watch.is_launched else None
+    return _unexplained(code if first is None else first, stderr_tail)
 
 
 def _unexplained(code: int, stderr_tail: str) -> TrainingResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,8 @@ MOST_MEMBERS: Final = 32
 ALONE: Final = {
     "members": 1,
     "prior_scale": 0.0,
+    "devices": 1,
+    "sharding": "full",
 }  # not written down: as if there were no such thing
 SEEDS: Final = 2**31
 
@@ -97,6 +99,20 @@ class TrainingConfig(BaseModel):
         title="Random prior",
         description="Add to each member's head a random one that is never trained, so that members "
         "differ where there is little data: its standard deviation over responses. 0 is none.",
+    )
+    devices: int = Field(
+        default=1,
+        ge=0,
+        le=64,
+        title="Devices",
+        description="Train a transformer on so many devices of its worker together; 0 is all that it "
+        "has. The result is the same to rounding.",
+    )
+    sharding: Literal["full", "none"] = Field(
+        default="full",
+        title="Sharding",
+        description="On several devices, full gives each a share of weights, gradients and optimizer "
+        "(FSDP); none gives each all of them (DDP), faster where they fit.",
     )
 
     @model_validator(mode="after")

@@ -38,3 +38,14 @@ def batches(
 def cut(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """Consecutive pieces of at most ``size``."""
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def deal(tokens: NDArray[np.int64], hands: int) -> list[NDArray[np.int64]]:
+    """The places of a batch (b,) in so many shares of about as many rows and tokens, each in order.
+
+    Dealt from the largest down, there and back, so that no share has the largest of every lap.
+    """
+    order = np.argsort(-tokens, kind="stable")
+    lap, place = np.divmod(np.arange(len(order)), hands)
+    owner = np.where(lap % 2, hands - 1 - place, place)
+    return [np.sort(order[owner == hand]) for hand in range(hands)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,15 +15,21 @@ from models.baselines import longer_wins
 from models.intervals import Accuracy, estimate_accuracy
 from models.neural.batches import cut
 from models.neural.store import Store
+from models.neural.team import Team
 
 SEQUENCES_AT_ONCE: Final = 128
 
 
 def outputs_of_pairs(
-    backbone: Any, store: Store, pairs: NDArray[np.int64], check: Callable[[], None]
+    backbone: Any,
+    store: Store,
+    pairs: NDArray[np.int64],
+    check: Callable[[], None],
+    *,
+    team: Team | None = None,
 ) -> Tensor:
     """Outputs (2n, d) of both sides of the given pairs in turn; ``check`` may raise."""
-    return outputs(backbone, store, store.sequences(pairs), check, together=2)
+    return outputs(backbone, store, store.sequences(pairs), check, together=2, team=team)
 
 
 @torch.no_grad()
@@ -33,22 +40,31 @@ def outputs(
     check: Callable[[], None],
     *,
     together: int = 1,
+    team: Team | None = None,
 ) -> Tensor:
     """Outputs (m, d) fp32 on the CPU of the given sequences, computed in order of length.
 
-    So many neighbors stay ``together``: answers to one prompt, which may be read once.
+    So many neighbors stay ``together``: answers to one prompt, which may be read once. A ``team``
+    reads in turns, and all of it have all outputs.
     """
+    team = team or Team(torch.device("cpu"))
     backbone.module.eval()
     lengths = store.lengths[sequences].reshape(-1, together)  # (n, k)
     order = np.argsort(lengths.max(axis=1), kind="stable")  # neighbors need no padding
     found = torch.zeros(len(sequences), backbone.outputs)
-    for chunk in cut(order, SEQUENCES_AT_ONCE // together):
+    chunks = cut(order, SEQUENCES_AT_ONCE // together)
+    parts = [chunk[part] for chunk in chunks for part in backbone.parts(lengths[chunk])]
+    for turn in range(0, len(parts), team.size):
         check()
-        for part in backbone.parts(lengths[chunk]):
-            rows = chunk[part][:, None] * together + np.arange(together)  # (b, k)
-            members = rows.reshape(-1)
-            found[members] = backbone.forward(store, sequences[members]).cpu()
-    return found
+        place = turn + team.rank
+        # As many passes for all: who has nothing left reads the last part again, for nothing.
+        rows = parts[min(place, len(parts) - 1)][:, None] * together + np.arange(together)  # (b, k)
+        members = rows.reshape(-1)
+        read = partial(backbone.forward, store, sequences[members])
+        values = team.run(read).cpu()
+        if place < len(parts):
+            found[members] = values
+    return team.add_up(found)
 
 
 def measure(

@@ -12,10 +12,11 @@ validation pairs to tell.
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,17 +28,19 @@ from torch import Tensor
 
 from models.backbones import BACKBONES, split_backbone
 from models.errors import Diverged, OutOfMemory
-from models.neural import checkpoint
+from models.neural import checkpoint, room
+from models.neural.account import ENOUGH_VALIDATION, TOO_EARLY, TOO_FEW, how_made, measured
 from models.neural.artifact import save_artifact
-from models.neural.batches import batches
+from models.neural.batches import batches, deal
 from models.neural.checkpoint import Progress
-from models.neural.evaluate import measure, measure_longer, outputs, outputs_of_pairs
+from models.neural.evaluate import measure, outputs, outputs_of_pairs
 from models.neural.memory import is_out_of_memory
 from models.neural.objectives import Batch, Objective
 from models.neural.phases import carried_on, kappas, lay_out, plan_at
 from models.neural.priors import add_prior
-from models.neural.process import Events, Meter, Stage, Stop, Stopped, Throttle
+from models.neural.process import Events, Meter, Stage, StartAgain, Stop, Stopped, Throttle
 from models.neural.store import Store, build_store, open_store
+from models.neural.team import Team, as_in, clip, whole
 from models.objectives import OBJECTIVES
 from models.pairs import (
     SPLITS,
@@ -55,11 +58,10 @@ from models.workdir import ARTIFACT, CACHE, CHECKPOINTS, METRICS, attributes_of,
 from rubrics.registry import pick
 
 CHECKPOINT_SECONDS: Final = 300.0  # no kill costs more than this and a step
-ENOUGH_VALIDATION: Final = 50  # pairs; with fewer, their loss is too noisy to choose a step by
-TOO_FEW: Final = f"fewer than {ENOUGH_VALIDATION} validation pairs to choose by"
-TOO_EARLY: Final = "training ended before its last phase"
+CPU: Final = torch.device("cpu")
 
 Result = TypeVar("Result")
+Places = NDArray[np.int64]
 
 
 class Trainer:
@@ -73,9 +75,10 @@ class Trainer:
         device: torch.device,
         emit: Events,
         stop: Stop,
+        team: Team | None = None,
     ) -> None:
         self.workdir, self.config, self.device = workdir, config, device
-        self.emit, self.stop = emit, stop
+        self.emit, self.stop, self.team = emit, stop, team or Team(device)
         self.data_sha256 = data_sha256(workdir)
         self.checkpoints = workdir / CHECKPOINTS
 
@@ -94,21 +97,27 @@ class Trainer:
     def load(self) -> None:
         with Stage(self.emit, "load"):
             torch.manual_seed(self.config.seed)  # a new head, and dropout
-            key, argument = split_backbone(self.config.backbone)
             self.options: Any = self.config.objective_options
             self.objective: Objective = pick(OBJECTIVES, self.config.objective)(
                 self.options, attributes=attributes_of(self.workdir)
             )
-            self.backbone = pick(BACKBONES, key).create(
-                argument,
-                self.config.backbone_options,
-                device=self.device,
-                outputs=self.objective.outputs,
-            )
+            self.backbone = self.created(self.device)
         self.backbone.check = self.stop.check  # while it encodes
+        self.backbone.shares = self.team.size if self.team.is_sharded else 1
         if self.backbone.cpu_threads:
             torch.set_num_threads(self.backbone.cpu_threads)
-        self.stop.check()
+        self.check()
+
+    def created(self, device: torch.device) -> Any:
+        """A new backbone."""
+        key, argument = split_backbone(self.config.backbone)
+        options, outputs = self.config.backbone_options, self.objective.outputs
+        return pick(BACKBONES, key).create(argument, options, device=device, outputs=outputs)
+
+    def check(self) -> None:
+        """Raise Stopped in all of the team if one of them was asked to stop."""
+        if self.team.any(bool(self.stop))[0]:
+            raise Stopped
 
     def encode(self) -> dict[str, Store]:
         """Encoded pairs of every split, from the cache where a former attempt left them."""
@@ -116,6 +125,11 @@ class Trainer:
             read = (self.objective.reads, *self.objective.attributes)
             parts = (self.data_sha256, self.config.backbone, self.backbone.fingerprint, *read)
             name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+            if self.team.is_first:
+                with suppress(Stopped):  # which the others, who wait, are told by the check
+                    for split in SPLITS:
+                        self.encode_split(split, name)
+            self.check()
             return {split: self.encode_split(split, name) for split in SPLITS}
 
     def encode_split(self, split: str, name: str) -> Store:
@@ -150,6 +164,8 @@ class Trainer:
         )
         self.ends = {plan.last for plan in self.plans}
         self.backbone.fit(store, self.plans[0].rows, seed=self.config.seed)
+        if self.team.size > 1:
+            room.level(self.workdir, self.backbone, self.team)
         if scale := self.config.prior_scale:
             rows = self.plans[0].rows
             add_prior(self.backbone, store, rows, scale=scale, seed=self.config.seed)
@@ -167,21 +183,42 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from the newest checkpoint of this very run, if there is one."""
+        self.frozen = checkpoint.digest(self.backbone.module)
+        self.team.share(self.backbone.module)
         self.optimizer = self.backbone.optimizer(len(self.plans[0].rows))
         fingerprint = self.config.fingerprint(self.data_sha256)
         self.progress = Progress(fingerprint)
         self.saved, self.saved_at, self.rate = (0, 0), time.monotonic(), 0.0
         self.order: tuple[int, list[NDArray[np.int64]]] = (-1, [])  # epoch and its batches
-        state = checkpoint.load_latest(
-            self.checkpoints,
-            fingerprint,
-            self.device,
-            on_damage=lambda message: self.emit("log", message=message),
-        )
+        if self.team.size > 1:  # dropout is of each its own
+            torch.manual_seed((self.config.seed + 1) * 1_000_003 + self.team.rank)
+        state = self.latest(fingerprint)
         if state is not None:
-            done = checkpoint.restore(state, self.backbone.module, self.optimizer)
+            done = checkpoint.restore(state, self.backbone.module, self.optimizer, team=self.team)
             self.progress, self.saved = done, (done.step, done.evaluated)
             self.emit("resumed", step=done.step)
+
+    def latest(self, fingerprint: str) -> dict[str, Any] | None:
+        """The state to go on from; one looks for it, and tells the others of a team."""
+        state = None
+        if self.team.is_first:
+            state = checkpoint.load_latest(
+                self.checkpoints,
+                fingerprint,
+                self.stored_on,
+                on_damage=lambda message: self.emit("log", message=message),
+                frozen=self.frozen,
+            )
+        step = self.team.tell(state and state["progress"]["step"])
+        return self.state_at(step) if step and not self.team.is_first else state
+
+    def state_at(self, step: int) -> dict[str, Any]:
+        return checkpoint.load_state(self.checkpoints, step, self.stored_on)
+
+    @property
+    def stored_on(self) -> torch.device:
+        """Where checkpoints are read to: whole ones may not fit where shares do."""
+        return CPU if self.team.size > 1 else self.device
 
     def train(self) -> None:
         """Step until the end; evaluate and save on the way."""
@@ -191,9 +228,11 @@ class Trainer:
                 finished = done.step >= self.total_steps or self.out_of_time()
                 if done.step and (finished or self.evaluation_due()):
                     self.evaluate_validation()
-                if done.step and (finished or self.stop or self.checkpoint_due()):
+                asked, due = self.team.any(bool(self.stop), self.checkpoint_due())
+                if done.step and (finished or asked or due):
                     self.checkpoint()
-                self.stop.check()
+                if asked:
+                    raise Stopped
                 if finished:
                     return
                 values = self.step()
@@ -222,8 +261,15 @@ class Trainer:
         done = self.progress
         if self.saved == (done.step, done.evaluated):
             return  # just resumed from it
-        module, optimizer = self.backbone.module, self.optimizer
-        size = checkpoint.save_checkpoint(self.checkpoints, done, module, optimizer, keep=self.ends)
+        size = checkpoint.save_checkpoint(
+            self.checkpoints,
+            done,
+            self.backbone.module,
+            self.optimizer,
+            frozen=self.frozen,
+            keep=self.ends,
+            team=self.team,
+        )
         self.saved, self.saved_at = (done.step, done.evaluated), time.monotonic()
         self.emit("checkpoint", step=done.step, bytes=size)
 
@@ -241,7 +287,7 @@ class Trainer:
             group["lr"] = self.rate * group.get("rate", 1.0)
         module.train()
         sums = self.in_room(lambda: self.gradients(batch), self.stores["train"], batch)  # (2,)
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.backbone.clip)
+        norm = clip(module.parameters(), self.backbone.clip)
         values = torch.stack([*(sums / len(batch)), norm])  # (3,)
         if not torch.isfinite(values).all():
             raise Diverged(
@@ -258,11 +304,27 @@ class Trainer:
         """Gradients of a batch (b,), part by part. Returns its loss and margin, summed, (2,)."""
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2, device=self.device)
-        for part in self.parts(batch):
-            loss, margin = self.forward(batch[part])  # sums over the part
-            (loss / len(batch)).backward()
-            sums += torch.stack([loss.detach(), margin])
-        return sums
+        own, idle = self.passes(batch)
+        for i, part in enumerate([*own, *idle]):
+            counts = i < len(own)
+            with self.team.accumulate(is_last=i == len(own) + len(idle) - 1):
+                # Sums over the part. Gradients are divided by the size of the team on their way.
+                loss, margin = self.team.run(partial(self.forward, batch[part], batch))
+                (loss * (counts * self.team.size / len(batch))).backward()
+            sums += torch.stack([loss.detach(), margin]) * counts
+        return self.team.add_up(sums)
+
+    def passes(self, batch: NDArray[np.int64]) -> tuple[list[Places], list[Places]]:
+        """Places in a batch (b,) that this process reads in turn, and what it reads for nothing
+        because others of the team have more parts: all take part in every pass."""
+        store = self.stores["train"]
+        tokens = store.longest(batch) * (store.rows[batch + 1] - store.rows[batch])  # (b,)
+        shares = [
+            [share[part] for part in self.parts(batch[share])]
+            for share in deal(tokens, self.team.size)
+        ]
+        own, most = shares[self.team.rank], max(len(share) for share in shares)
+        return own, [np.array([tokens.argmin()])] * (most - len(own))
 
     def in_room(self, work: Callable[[], Result], store: Store, rows: NDArray[np.int64]) -> Result:
         """``work`` on some rows, begun anew with less at a time where memory runs out over it.
@@ -281,6 +343,9 @@ class Trainer:
             less = getattr(self.backbone, "read_less", None)
             if less is None or not less(tokens=int(sizes.sum()), least=int(sizes.max())):
                 raise OutOfMemory(f"Memory ran out. {why}", advice=MEMORY_ADVICE)
+            if self.team.size > 1:  # the others are in the middle of a pass that all take part in
+                room.note(self.workdir, self.backbone)
+                raise StartAgain
             self.emit("log", message=f"Memory ran out: going on with {self.backbone.reads}.")
 
     def parts(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -294,24 +359,31 @@ class Trainer:
             parts += [places[part] for part in self.backbone.parts(lengths)]
         return parts
 
-    def forward(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Weighted loss and margin, summed over rows (b,) of one size."""
+    def forward(self, rows: NDArray[np.int64], batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Weighted loss and margin, summed over rows (b,) of one size of an update's ``batch``."""
         store = self.stores["train"]
         sequences = store.sequences(rows)  # (S,) the answers of a row in turn
         found = self.backbone.forward(store, sequences)  # (S, d) fp32
         weight = self.tensor(self.plan.weight[rows])  # (b,)
-        loss = self.plan.phase.loss(found, self.known(store, rows, sequences))  # (b,)
+        loss = self.plan.phase.loss(found, self.known(store, rows, sequences, batch))  # (b,)
         first_two = np.arange(len(rows))[:, None] * (len(sequences) // len(rows)) + np.arange(2)
         margins = self.objective.margins(found.detach()[first_two.reshape(-1)])  # (b,)
         return (weight * loss).sum(), margins.sum()
 
-    def known(self, store: Store, rows: NDArray[np.int64], sequences: NDArray[np.int64]) -> Batch:
+    def known(
+        self,
+        store: Store,
+        rows: NDArray[np.int64],
+        sequences: NDArray[np.int64],
+        batch: NDArray[np.int64],
+    ) -> Batch:
         return Batch(
             sizes=torch.from_numpy(store.rows[rows + 1] - store.rows[rows]).to(self.device),
             p=self.tensor(store.columns["p"][rows]),
             strength=self.tensor(store.columns["strength"][rows]),
             ranks=torch.from_numpy(store.ranks[sequences]).to(self.device),
             ratings=self.tensor(store.ratings[sequences]),
+            scale=float(store.columns["strength"][batch].clip(min=1).mean()),
         )
 
     def tensor(self, values: NDArray[Any]) -> Tensor:
@@ -342,29 +414,30 @@ class Trainer:
             done.best_step, done.best_loss = done.step, result["loss"]
 
     def measure(self, split: str, pairs: NDArray[np.int64]) -> dict[str, Any]:
-        store, check = self.stores[split], self.stop.check
+        store = self.stores[split]
         found = self.in_room(
-            lambda: outputs_of_pairs(self.backbone, store, pairs, check), store, pairs
+            lambda: outputs_of_pairs(self.backbone, store, pairs, self.check, team=self.team),
+            store,
+            pairs,
         )  # (2n, d)
         margins = self.objective.margins(found).double().numpy()
-        return measure(margins, store, pairs, seed=self.config.seed)
+        return self.team.tell(measure(margins, store, pairs, seed=self.config.seed))
 
     def out_of_time(self) -> bool:
         limit = self.config.time_limit
-        return limit is not None and self.progress.seconds >= limit
+        return limit is not None and self.team.any(self.progress.seconds >= limit)[0]
 
     def settle(self) -> None:
         """The weights that are kept: of the best step, and carried on where validation says so."""
         done = self.progress
         if done.best_step and done.best_step != done.step:
-            state = checkpoint.load_state(self.checkpoints, done.best_step, self.device)
-            self.backbone.module.load_state_dict(state["model"])
+            checkpoint.put(self.backbone.module, self.state_at(done.best_step)["model"])
         self.carried = self.carry_on() if self.objective.extrapolation else None
         if self.objective.references:
             store, rng = self.stores["train"], np.random.default_rng(self.config.seed)
             count = min(len(store.lengths), self.objective.references)
             some = np.sort(rng.choice(len(store.lengths), size=count, replace=False))
-            self.objective.refer(outputs(self.backbone, store, some, self.stop.check))
+            self.objective.refer(outputs(self.backbone, store, some, self.check, team=self.team))
 
     def carry_on(self) -> dict[str, Any]:
         """Move the weights on by what the last phase changed, as far as validation loss falls."""
@@ -373,14 +446,14 @@ class Trainer:
             return {"kappa": 0.0, "why": TOO_EARLY}
         if not self.can_choose:
             return {"kappa": 0.0, "why": TOO_FEW}
-        before = checkpoint.load_state(self.checkpoints, start, self.device)["model"]
-        after = {name: value.clone() for name, value in module.state_dict().items()}
+        after = {name: value.clone() for name, value in checkpoint.trained(module).items()}
+        before = {n: as_in(v, after[n]) for n, v in self.state_at(start)["model"].items()}
         losses = {}
         for kappa in kappas(self.objective.extrapolation):
-            module.load_state_dict(carried_on(before, after, kappa))
+            checkpoint.put(module, carried_on(before, after, kappa))
             losses[kappa] = self.measure("validation", self.validation_pairs)["loss"]
         best = min((k for k in losses if np.isfinite(losses[k])), key=losses.__getitem__, default=0)
-        module.load_state_dict(carried_on(before, after, best))
+        checkpoint.put(module, carried_on(before, after, best))
         self.emit("log", message=f"weights carried on by kappa = {best:g}")
         return {"kappa": best, "why": "lowest validation loss", "losses": list(losses.values())}
 
@@ -397,58 +470,24 @@ class Trainer:
 
     def metrics(self, result: dict[str, Any]) -> dict[str, Any]:
         """What is told of the model, with what was measured on the test split."""
-        test = np.arange(len(self.stores["test"]))
-        longer = measure_longer(self.stores["test"], test, seed=self.config.seed)
-        return {
-            **{name: result[name] for name in ("accuracy", "interval", "interval_method", "loss")},
-            "test_pairs": result["n"],
-            "test_ties": result["ties"],
-            "prompts": result["groups"],
-            "baselines": {"longer_wins": longer},
-            "train_pairs": len(np.unique(np.concatenate([plan.rows for plan in self.plans]))),
-            "validation_pairs": len(self.stores["validation"]),
-            "texts": {split: store.notes for split, store in self.stores.items()},
-            **self.account(),
-        }
-
-    def account(self) -> dict[str, Any]:
-        """How the model came about."""
-        done, config = self.progress, self.config
-        kept = {"step": done.best_step, "why": "lowest validation loss"}
-        if not done.best_step:
-            why = TOO_EARLY if self.can_choose else TOO_FEW
-            kept = {"step": done.step, "why": f"last step: {why}"}
-        if self.carried is not None:
-            kept["extrapolation"] = self.carried
-        return {
-            "steps": done.step,
-            "ended": "complete" if done.step >= self.total_steps else "time limit",
-            "kept": kept,
-            "seconds": done.seconds,
-            "pairs_per_second": done.pairs / done.seconds if done.seconds else None,
-            "backbone": config.backbone,
-            "objective": config.objective,
-            "options": config.options,
-            "seed": config.seed,
-            "data_sha256": self.data_sha256,
-            "fingerprint": done.fingerprint,
-            "versions": versions(self.device) | self.backbone.versions,
-        }
+        return measured(self, result) | how_made(self)
 
     def save(self, metrics: dict[str, Any]) -> None:
         with Stage(self.emit, "save"):
-            save_artifact(
-                self.workdir / ARTIFACT, self.backbone, self.objective, self.config, metrics
-            )
-            write_json(self.workdir / METRICS, metrics)  # last: now the run is done
-            shutil.rmtree(self.workdir / CACHE, ignore_errors=True)
+            backbone = self.assembled() if self.team.is_sharded else self.backbone
+            if self.team.is_first:
+                save_artifact(
+                    self.workdir / ARTIFACT, backbone, self.objective, self.config, metrics
+                )
+                write_json(self.workdir / METRICS, metrics)  # last: now the run is done
+                shutil.rmtree(self.workdir / CACHE, ignore_errors=True)
+            self.team.wait()
 
-
-def versions(device: torch.device) -> dict[str, str]:
-    """What the numbers were made with."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
+    def assembled(self) -> Any:
+        """A backbone with the whole weights on the CPU, of the first of a team that has shares."""
+        weights = whole(self.backbone.module.state_dict(), keep=self.team.is_first)
+        if not self.team.is_first:
+            return None
+        backbone = self.created(CPU)
+        backbone.module.load_state_dict(weights)
+        return backbone

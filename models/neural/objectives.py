@@ -34,6 +34,7 @@ class Batch:
     strength: Tensor  # (b,) 0..3
     ranks: Tensor  # (S,) from 1 within a row
     ratings: Tensor  # (S, a), NaN where not rated
+    scale: float | None = None  # mean strength, of at least 1, of the whole update
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class ScaledBradleyTerry(BradleyTerry):
     def pairwise(self, margin: Tensor, p: Tensor, batch: Batch) -> Tensor:
         scale = batch.strength.clamp(min=1)  # (b,)
         if self.options.divide_by_mean:
-            scale = scale / scale.mean()
+            # Of the whole update: parts of it, or shares, must not each have a mean of their own.
+            scale = scale / (scale.mean() if batch.scale is None else batch.scale)
         return scale * negative_log_likelihood(margin, p)
 
 

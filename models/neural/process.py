@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,6 +28,11 @@ LOCK_WAIT: Final = 15.0  # a little longer, so a new child outlasts an orphan of
 
 class Stopped(Exception):
     """Raised between two pieces of work once the run was asked to stop."""
+
+
+class StartAgain(Exception):
+    """One of several processes ran out of memory: what each reads at a time is written down, and
+    only a new start gets all of them to where they can go on together."""
 
 
 class Stop:
@@ -49,12 +54,13 @@ class Stop:
         signal.signal(signal.SIGTERM, lambda *_: self.event.set())
 
     def on_orphaned(self) -> None:
-        """Watch stdin: when the parent is gone, stop, and end by force if that takes too long."""
+        """Watch stdin: a word there asks to stop, as SIGTERM does; when the parent is gone, stop,
+        and end by force if that takes too long."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         while os.read(0, 4096):
-            pass  # nothing is ever written; only the end matters
+            self.event.set()
         self.event.set()
         time.sleep(ORPHAN_GRACE)
         os._exit(EXIT_ORPHANED)
@@ -63,8 +69,8 @@ class Stop:
 class Events:
     """Writes events as JSON lines to a stream and appends them to ``events.jsonl``."""
 
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        self.stream = stream
+    def __init__(self, stream: IO[bytes] | None, *, only: Container[str] | None = None) -> None:
+        self.stream, self.only = stream, only  # names of events that are told, or all
         self.file: IO[bytes] | None = None
 
     @contextmanager
@@ -77,6 +83,8 @@ class Events:
         self.file = None
 
     def __call__(self, event: str, **fields: Any) -> None:
+        if self.only is not None and event not in self.only:
+            return
         line = orjson.dumps({"event": event, **fields}) + b"\n"
         if self.stream is not None:
             try:

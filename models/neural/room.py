@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import psutil
 import torch
 from torch import Tensor, nn
 
+from models.neural.team import Team
+from models.workdir import write_json
+
 ADAM_STATES: Final = 2  # numbers kept for every trained one
 FEW: Final = 4  # tokens that a model is measured on
 MORE: Final = 16  # any model reads as many
+NOTE: Final = "room.json"  # in a run's folder: how much there was room for
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,21 @@ class Room:
         return asdict(self)
 
 
-def estimate(module: nn.Module, *, per_token: float, tokens: int, device: torch.device) -> Room:
-    """For AdamW on ``module`` as it is: loaded, nothing trained yet."""
+def estimate(
+    module: nn.Module, *, per_token: float, tokens: int, device: torch.device, shares: int = 1
+) -> Room:
+    """For AdamW on ``module`` as it is: loaded, nothing trained yet, later in so many shares."""
     size = sum(p.numel() * p.element_size() for p in module.parameters())
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    return Room(size, trained, ADAM_STATES * trained, int(per_token * tokens), tokens, free(device))
+    own, own_trained = size // shares, trained // shares
+    return Room(
+        weights=own,
+        gradients=own_trained,
+        optimizer=ADAM_STATES * own_trained,
+        activations=int(per_token * tokens),
+        tokens=tokens,
+        free=free(device) + size - own,
+    )
 
 
 def free(device: torch.device) -> int:
@@ -83,3 +99,21 @@ def _kept(module: nn.Module, run: Callable[[int], Tensor], tokens: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         run(tokens)
     return sum(storage.nbytes() for storage in seen.values())
+
+
+def note(workdir: Path, backbone: Any) -> None:
+    """Write down how much a team's processes shall read at a time when they are started again."""
+    tokens = backbone.options.tokens_per_forward
+    write_json(workdir / NOTE, {"tokens": tokens, "recomputes": backbone.recomputes})
+
+
+def level(workdir: Path, backbone: Any, team: Team) -> None:
+    """Let all of a team read as much at a time as the one with the least room, or as was noted."""
+    options = backbone.options
+    noted = {"tokens": options.tokens_per_forward, "recomputes": False}
+    if (workdir / NOTE).exists():
+        noted = orjson.loads((workdir / NOTE).read_bytes())
+    tokens = min(int(noted["tokens"]), options.tokens_per_forward)
+    options.tokens_per_forward = team.least(tokens)
+    if team.any(bool(noted["recomputes"]) or backbone.recomputes)[0]:
+        backbone.recompute()
