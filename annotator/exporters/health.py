@@ -1,106 +1,211 @@
-"""What a reader should know about the rows of a dataset before training on them."""
+"""What a reader should know about the rows of a dataset before training on them.
+
+A row is a pair here, whatever the format makes of it. Facts are gathered in some 35 bytes a row;
+what follows from them is in ``health_figures``.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.exporters.verdicts import Verdict
+from annotator.exporters import health_figures as figures
+from annotator.exporters.recipe import ExportOptions
+from annotator.exporters.verdicts import Decided, Verdict
 from annotator.queries.pair_texts import ResponseText
-from models.intervals import estimate_accuracy, wilson
+from annotator.queries.pairs import Pair
+from models.vote_noise import VoteAgreement, disagreement, vote_agreement
 
-SEED: Final = 0
+MOST_GENERATORS: Final = 5_000  # told apart; whoever comes later is counted with the others
+UNNAMED, OTHERS = -1, -2
+
+Ints = NDArray[np.int64]
 
 
-# (prompt's id, verdict, strength, chosen, rejected)
-Counted = tuple[int, Verdict, float, ResponseText, ResponseText]
+class _Falls:
+    """How the votes on pairs fell: a kind per pair, and where a new prompt begins."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int, int], int] = {}
+        self._kinds, self._news = array("i"), array("b")
+        self._last = -1
+
+    def add(self, pairs: Sequence[Pair]) -> None:
+        known = self.known
+        fell = [(pair.wins_a, pair.ties, pair.wins_b) for pair in pairs]
+        for kind in set(fell) - known.keys():
+            known[kind] = len(known)
+        self._kinds.extend(map(known.__getitem__, fell))
+        prompts = np.array([pair.prompt_id for pair in pairs], dtype=np.int64)
+        news = np.diff(prompts, prepend=self._last) != 0
+        self._last = int(prompts[-1])
+        self._news.frombytes(news.astype(np.int8).tobytes())
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Votes for a, for a tie and for b of each kind (k, 3)."""
+        return np.array(list(self.known), dtype=np.float64).reshape(-1, 3)
+
+    @property
+    def kinds(self) -> NDArray[np.int32]:
+        return np.frombuffer(self._kinds, np.int32)
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """The prompt of each pair as a code that never falls."""
+        return np.cumsum(np.frombuffer(self._news, np.int8), dtype=np.int32)
+
+    def agreement(self) -> VoteAgreement:
+        return vote_agreement(self.counts, self.kinds, self.groups)
 
 
 class Health:
-    """Gathers facts, in a few bytes a row."""
+    """Gathers facts of a pass: of every pair it reads, and of those that become rows."""
 
     def __init__(self) -> None:
         self.empty_chosen = 0
         self.empty_rejected = 0
+        self.heard, self.rows = _Falls(), _Falls()
         self._verdicts: Counter[Verdict] = Counter()
         self._strengths: Counter[float] = Counter()
-        self._longer, self._equal = array("b"), 0
-        self._prompts = array("q")
-        self._chosen_characters = self._rejected_characters = 0
+        self.leads: Counter[int] = Counter()  # votes for chosen less votes for rejected
+        self._chosen_lengths, self._rejected_lengths = array("i"), array("i")
+        self._answers = array("q")  # a hash of the two answers, the same in both directions
+        self._leaks, self._ties = array("b"), array("b")
+        self._names: dict[str, int] = {}
+        self._chosen_by, self._rejected_by = array("i"), array("i")
 
-    def add(self, rows: list[Counted]) -> None:
+    def hear(self, pairs: Sequence[Pair]) -> None:
+        """Every pair that the recipe's raters were asked about, in order of prompt."""
+        if pairs:
+            self.heard.add(pairs)
+
+    def add(self, rows: Sequence[Decided]) -> None:
         """Count some rows. Rows of one prompt come one after the other."""
         if not rows:
             return
-        prompts, verdicts, strengths, chosen, rejected = zip(*rows, strict=True)
-        self._prompts.extend(prompts)
+        _, pairs, verdicts, chosen, rejected, strengths = zip(*rows, strict=True)
+        self.rows.add(pairs)
         self._verdicts.update(verdicts)
         self._strengths.update(strengths)
-        a, b = _lengths(chosen), _lengths(rejected)
-        self._longer.frombytes((a > b).astype(np.int8).tobytes())
-        self._equal += int((a == b).sum())
-        self._chosen_characters += int(a.sum())
-        self._rejected_characters += int(b.sum())
+        self.leads.update(map(_lead, pairs, chosen))
+        self._chosen_lengths.extend(map(_length, chosen))
+        self._rejected_lengths.extend(map(_length, rejected))
+        self._answers.extend(
+            hash(_content(one)) ^ hash(_content(other))
+            for one, other in zip(chosen, rejected, strict=True)
+        )
+        self._leaks.extend(bool(a.leak or b.leak) for a, b in zip(chosen, rejected, strict=True))
+        self._ties.extend(verdict.kind == "tie" for verdict in verdicts)
+        self._chosen_by.extend(map(self._generator, chosen))
+        self._rejected_by.extend(map(self._generator, rejected))
         self.empty_chosen += _empties(chosen)
         self.empty_rejected += _empties(rejected)
 
+    def _generator(self, response: ResponseText) -> int:
+        name = response.generator
+        if not name:
+            return UNNAMED
+        code = self._names.get(name)
+        if code is None:
+            if len(self._names) >= MOST_GENERATORS:
+                return OTHERS
+            code = self._names[name] = len(self._names)
+        return code
+
     def as_dict(self) -> dict[str, Any]:
-        rows = len(self._prompts)
+        """Everything that the pass alone can tell, ready for JSON."""
+        rows = len(self.rows)
         if not rows:
             return {"prompts": 0}
-        votes: Counter[int] = Counter()
-        for verdict, count in self._verdicts.items():
-            votes[verdict.votes] += count
-        sizes = [sum(1 for _ in same) for _, same in groupby(self._prompts)]
+        groups = self.rows.groups
+        a, b = (
+            np.frombuffer(lengths, np.int32)
+            for lengths in (self._chosen_lengths, self._rejected_lengths)
+        )
         return {
-            "prompts": len(sizes),
-            "most_rows_of_one_prompt": max(sizes),
-            "contradictions_resolved": sum(
-                count for verdict, count in self._verdicts.items() if verdict.is_contested
-            ),
+            **figures.per_prompt(groups),
+            **self._of_verdicts(rows),
             "empty_chosen": self.empty_chosen,
             "empty_rejected": self.empty_rejected,
-            "chosen_longer": self._share(self._longer, equal=self._equal),
+            "chosen_longer": figures.share(a > b, groups) | {"equal": int((a == b).sum())},
             "mean_characters": {
-                "chosen": round(self._chosen_characters / rows, 1),
-                "rejected": round(self._rejected_characters / rows, 1),
+                "chosen": round(float(a.mean()), 1),
+                "rejected": round(float(b.mean()), 1),
             },
-            "mean_agreement": round(
-                sum(one.agreement * count for one, count in self._verdicts.items()) / rows, 4
-            ),
+            "lengths": figures.lengths(a, b, groups),
+            "agreement": {
+                "rows": self.rows.agreement().as_dict(),
+                "all": self.heard.agreement().as_dict(),
+            },
+            "generators": self._generators(groups),
+            "duplicates": figures.duplicates(np.frombuffer(self._answers, np.int64), groups),
+            "leaks": figures.leaks(np.frombuffer(self._leaks, np.int8), groups),
+        }
+
+    def _of_verdicts(self, rows: int) -> dict[str, Any]:
+        votes: Counter[int] = Counter()
+        agreement, contested = 0.0, 0
+        for verdict, count in self._verdicts.items():
+            votes[verdict.votes] += count
+            agreement += verdict.agreement * count
+            contested += count * verdict.is_contested
+        return {
+            "contradictions_resolved": contested,
+            "mean_agreement": round(agreement / rows, 4),
             "rows_by_strength": _histogram(self._strengths),
             "rows_by_votes": _histogram(votes),
         }
 
-    def _share(self, of: array[int], *, equal: int = 0) -> dict[str, Any]:
-        """A share of the rows with its 95 % interval; rows of one prompt go together."""
-        hits, prompts = np.frombuffer(of, np.int8), np.frombuffer(self._prompts, np.int64)
-        n = len(hits)
-        # Each prompt's rows are neighbors, so this tells whether any has two.
-        if (prompts[1:] == prompts[:-1]).any():
-            found = estimate_accuracy(hits, prompts, seed=SEED)
-            assert found is not None
-            interval, method = found.interval, found.method
-        else:  # the same interval without the arrays of clusters
-            interval, method = wilson(float(hits.sum()), n), "wilson"
-        return {
-            "share": round(float(hits.mean()), 4),
-            "interval": [round(end, 4) for end in interval],
-            "interval_method": method,
-            "rows": n,
-            "equal": equal,
-        }
+    def _generators(self, groups: NDArray[np.int32]) -> dict[str, Any]:
+        chosen, rejected = (
+            np.frombuffer(codes, np.int32) for codes in (self._chosen_by, self._rejected_by)
+        )
+        ties = np.frombuffer(self._ties, np.int8)
+        return figures.generators(list(self._names), chosen, rejected, ties=ties, groups=groups)
+
+    def noise(
+        self, options: ExportOptions, *, golds: tuple[NDArray[np.int8], Ints] | None
+    ) -> dict[str, Any]:
+        """How often a row's label is wrong, and how that is known.
+
+        ``golds``: whether each vote of the recipe's raters on a control question was right, and
+        the question, in order of question.
+        """
+        certain: Counter[float] = Counter()
+        for verdict, count in self._verdicts.items():
+            certain[verdict.p] += count
+        disagrees = disagreement(self.heard.counts, self.heard.kinds, self.heard.groups)
+        return figures.noise(
+            options,
+            leads=self.leads,
+            certain=certain,
+            disagrees=disagrees,
+            golds=golds,
+            prompts=int(self.rows.groups[-1]) if len(self.rows) else 0,
+        )
 
 
-def _lengths(responses: Sequence[ResponseText]) -> NDArray[np.int64]:
-    """Characters of each (n,)."""
-    return np.array([len(one.text) if one.source is None else one.length for one in responses])
+def _lead(pair: Pair, chosen: ResponseText) -> int:
+    lead = pair.wins_a - pair.wins_b
+    return lead if chosen.id == pair.a_id else -lead
+
+
+def _length(response: ResponseText) -> int:
+    """Characters."""
+    return len(response.text) if response.source is None else response.length
+
+
+def _content(response: ResponseText) -> str:
+    return response.picture or response.source or response.text
 
 
 def _empties(responses: Sequence[ResponseText]) -> int:

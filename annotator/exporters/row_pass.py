@@ -19,7 +19,7 @@ from annotator.exporters.ahead import ahead
 from annotator.exporters.deciders import Decider
 from annotator.exporters.files import Row
 from annotator.exporters.filters import Filter
-from annotator.exporters.health import Counted, Health
+from annotator.exporters.health import Health
 from annotator.exporters.per_prompt import cap, take
 from annotator.exporters.recipe import SPLITS, ExportOptions
 from annotator.exporters.row_index import RowIndex
@@ -109,7 +109,7 @@ class Pass:
     def add(self, batch: Batch) -> None:
         """Turn the pairs of whole prompts into rows."""
         out: dict[str, tuple[list[Row], list[Shown]]] = {split: ([], []) for split in SPLITS}
-        counted: list[Counted] = []
+        counted: list[Decided] = []
         start, total = 0, len(batch.pairs)
         while start < total:
             prompt_id, end = batch.pairs[start].prompt_id, start + 1
@@ -121,6 +121,12 @@ class Pass:
         for split, (rows, shown) in out.items():
             if rows:
                 self._write(split, rows, shown)
+        # The votes of a repeat were added to the first such pair.
+        self.health.hear(
+            [pair for at, pair in enumerate(batch.pairs) if at not in batch.repeats]
+            if batch.repeats
+            else batch.pairs
+        )
         self.health.add(counted)
 
     def _write(self, split: str, rows: list[Row], shown: list[Shown]) -> None:
@@ -135,11 +141,14 @@ class Pass:
         start: int,
         end: int,
         out: dict[str, tuple[list[Row], list[Shown]]],
-        counted: list[Counted],
+        counted: list[Decided],
     ) -> None:
         prompt = batch.prompts[start]
-        text = self.form.prompt(prompt)
-        flaw = self._flaw(prompt.id, text)
+        try:
+            text = self.form.prompt(prompt)
+            flaw = self._flaw(prompt.id, text)
+        except NotRepresentable:
+            text, flaw = None, "not_representable"
         kept = [
             one
             for place in range(start, end)
@@ -154,15 +163,11 @@ class Pass:
         if not kept:
             return
         split = kept[0].decided.pair.split
-        before = len(out[split][0])
-        self._make_rows(prompt, text, kept, *out[split])
-        if len(out[split][0]) > before:
-            self._note(prompt, split, text)
-        counted += [
-            (prompt.id, one.decided.verdict, one.decided.strength, one.decided.chosen,
-             one.decided.rejected)
-            for one in kept
-        ]  # fmt: skip
+        if not self._make_rows(prompt, text, kept, *out[split]):
+            self.ledger.drop("even", len(kept))
+            return
+        self._note(prompt, split, text)
+        counted += [one.decided for one in kept]
 
     def _candidate(self, batch: Batch, at: int, flaw: str) -> Rendered | None:
         """The pair as it would be written, or None and counted under why not."""
@@ -187,11 +192,15 @@ class Pass:
             self.ledger.drop("identical")
             return None
         cells = self.plan.sources.of(batch.extra, one)
+        rendered = Rendered(one, chosen, rejected, cells)
+        if fate := self.form.flaw(rendered):
+            self.ledger.drop(fate)
+            return None
         for filter_ in self.plan.filters:
             if fate := filter_.fate(one, cells):
                 self.ledger.drop(fate)
                 return None
-        return Rendered(one, chosen, rejected, cells)
+        return rendered
 
     def _flaw_of_texts(self, a: ResponseText, b: ResponseText) -> str:
         if self.is_leak_dropped and (a.leak or b.leak):
@@ -227,16 +236,19 @@ class Pass:
         kept: list[Rendered],
         rows: list[Row],
         shown: list[Shown],
-    ) -> None:
+    ) -> bool:
+        """Whether there is any row."""
         split, form = kept[0].decided.pair.split, self.form
         if form.unit == "prompt":
             made = form.rows(text, prompt, kept)
+            if not made:
+                return False
             self.ledger.keep(split, len(kept), rows=len(made))
             for keyed in made:
                 rows.append(keyed.row)
                 self.index.add_keyed(prompt.id, split, keyed)
                 shown.append(_show(split, prompt, kept[0], keyed.row))
-            return
+            return True
         is_doubled = self.options.ties == "both"
         for one in kept:
             row = form.row(text, one)
@@ -253,6 +265,7 @@ class Pass:
                 shown.append(_show(split, prompt, one, rows[-1]))
                 self.index.add(prompt.id, split, pair.a_id, pair.b_id, -side)
             self.ledger.keep(split, rows=1 + twice)
+        return True
 
     def _turned(self, text: Any, one: Rendered) -> Row:
         """The row of a tie in the other direction."""
@@ -269,7 +282,7 @@ class Pass:
 
     def _note(self, prompt: PromptText, split: str, text: Any) -> None:
         # Python's hash is keyed per process: nobody can make two texts collide on purpose.
-        self.digests.append(hash(text if isinstance(text, str) else prompt.source))
+        self.digests.append(hash(self.form.identity(text, prompt)))
         self.prompts.append(prompt.id)
         self.splits.append(KEEP_FIRST[split])
 

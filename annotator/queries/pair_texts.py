@@ -53,6 +53,7 @@ class ResponseText(NamedTuple):
     raw: str | None
     leak: str = ""  # the model it names
     picture: str | None = None
+    generator: str = ""
 
     @property
     def messages(self) -> list[Message] | None:
@@ -121,7 +122,7 @@ FROM annotator_prompt WHERE id = ANY(%s::bigint[])
 """
 RESPONSES: Final = """
 SELECT r.id, r.text, r.messages::text, r.extra->>'transcript_raw', r.leak,
-       (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id)
+       (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id), r.generator
 FROM annotator_response r WHERE r.id = ANY(%s::bigint[])
 """
 
