@@ -84,7 +84,7 @@ def _step(longest: float) -> int:
     """A round width with which ``BINS`` bins reach ``longest``."""
     least = max(longest / BINS, 1.0)
     scale = 10 ** int(log10(least))
-    return next(int(ceil(scale * nice)) for nice in (1, 2, 2.5, 5, 10) if scale * nice >= least)
+    return next(ceil(scale * nice) for nice in (1, 2, 2.5, 5, 10) if scale * nice >= least)
 
 
 def _mean(values: Array, groups: Array) -> dict[str, Any]:

@@ -172,4 +172,4 @@ def _titles(runs: list[int], connection: psycopg.Connection) -> dict[int | None,
     rows = connection.execute(
         "SELECT id, title FROM annotator_run WHERE id = ANY(%s)", [runs]
     ).fetchall()
-    return {run: title for run, title in rows}
+    return dict(rows)
