@@ -195,9 +195,8 @@ def read_mix(text: str) -> dict[str, float]:
 
 READS_LISTS: Final = frozenset({"plackett-luce"})  # learn from rankings, beside pairs
 RATED: Final = frozenset({"regression", "helpsteer2"})  # learn from ratings of attributes
-NO_ONE_SCORE: Final = frozenset({"gpm"})  # answers have several numbers that only compare
 # Compare two answers directly: one answer by itself has a chance against references, no reward.
-COMPARES: Final = frozenset({"gpm"})
+NO_ONE_SCORE: Final = frozenset({"gpm"})
 
 OBJECTIVES: Final[dict[str, Method]] = {
     "bradley-terry": Method(

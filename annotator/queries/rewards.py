@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from annotator.models import Project, RewardModel, Run
-from annotator.queries import runs
+from annotator.queries import option_titles, runs
 from annotator.queries.pages import Page, page_by_id
 from models.backbones import BACKBONES
 from models.objectives import OBJECTIVES
@@ -179,12 +179,7 @@ def detail(model: RewardModel) -> Detail:
 
 def _options(model: RewardModel) -> Iterable[tuple[str, str]]:
     """Title and value of every option, named and ordered as in the form that set them."""
-    key = model.backbone.partition(":")[0]
-    titles = {}
-    for method in (OBJECTIVES.get(model.objective), BACKBONES.get(key)):
-        kind = method.load_options() if method else None
-        for name, info in (kind.model_fields if kind else {}).items():
-            titles[name] = info.title or name
+    titles = option_titles.titles({"objective": model.objective, "backbone": model.backbone})
     titles |= {name: name for name in model.options if name not in titles}
     return [(titles[name], _shown(model.options[name])) for name in titles if name in model.options]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from annotator.models import Run
+from annotator.queries import option_titles
 from rubrics.generators import GENERATORS
 
 # What says most comes first: JSON in PostgreSQL keeps no order.
@@ -35,20 +36,34 @@ UPLOADED: Final = frozenset({"path"})  # under its run's folder, by a name of th
 MAX_VALUE: Final = 200
 
 
-def ledger(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """A run's configuration as rows of name and value; nested tables are laid flat."""
+def ledger(
+    config: dict[str, Any], *, titles: Mapping[str, str] | None = None
+) -> list[tuple[str, str]]:
+    """A run's configuration as rows of name and value; nested tables are laid flat.
+
+    Options have the names and the order of the forms that set them (``titles``).
+    """
+    titles = option_titles.titles(config) if titles is None else titles
+    places = {name: place for place, name in enumerate(titles)}
     rows = []
     hidden = HIDDEN if config.get("absolute", True) else HIDDEN | UPLOADED
-    for name in sorted(config, key=lambda name: (FIRST.get(name, len(FIRST)), name)):
+
+    def place(name: str) -> tuple[int, int, str]:
+        return FIRST.get(name, len(FIRST)), places.get(name, len(places)), name
+
+    for name in sorted(config, key=place):
         value = config[name]
         if isinstance(value, dict) and name not in hidden:
-            rows += ledger(value)
+            rows += ledger(value, titles=titles)
         elif name not in hidden and value not in (None, "", []):
-            rows.append((name.replace("_", " ").capitalize(), _shown(name, value)))
+            title = titles.get(name) or name.replace("_", " ").capitalize()
+            rows.append((title, _shown(name, value)))
     return list(dict.fromkeys(rows))
 
 
 def _shown(name: str, value: Any) -> str:
+    if words := option_titles.shown(name, value):
+        return words
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

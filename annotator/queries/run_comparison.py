@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from annotator.models import Project, RewardModel, Run
+from annotator.queries import option_titles
 from annotator.queries.curves import Curves, curves
 from annotator.queries.rewards import Measured, describe, measured
 from annotator.queries.runs import Line, line
@@ -95,14 +96,20 @@ def differences(compared: Sequence[Compared]) -> list[Difference]:
 
 def _settings(one: Compared) -> dict[str, str]:
     config = one.run.config
-    found = {"Objective": config.get("objective"), "Backbone": config.get("backbone")}
+    titles = option_titles.titles(config)
+    found = {
+        titles[name]: option_titles.shown(name, config.get(name)) or config.get(name)
+        for name in ("objective", "backbone")
+    }
     options: Mapping[str, Any] = config.get("options") or {}
     general = {
         name: value for name, value in config.items()
         if name not in ("objective", "backbone", "options")
     }  # fmt: skip
-    for name, value in sorted({**general, **options}.items()):
-        found[name.replace("_", " ").capitalize()] = value
+    places = {name: place for place, name in enumerate(titles)}
+    given = {**general, **options}
+    for name in sorted(given, key=lambda name: (places.get(name, len(places)), name)):
+        found[titles.get(name) or name.replace("_", " ").capitalize()] = given[name]
     shown = {name: _text(value) for name, value in found.items()}
     metrics = one.run.result | _metrics(one)
     return shown | {

@@ -23,7 +23,7 @@ from annotator.services.picture_files import locate
 from annotator.services.reward_rows import write_model
 from models import gateway
 from models.errors import ModelsError
-from models.objectives import COMPARES
+from models.objectives import NO_ONE_SCORE
 from models.pairs import clean_text
 from models.rm_evaluation import Swap, order_swap
 from models.workdir import PICTURES
@@ -39,7 +39,7 @@ def can_score(model: RewardModel) -> bool:
 
 def compares(model: RewardModel) -> bool:
     """Whether it is asked about two answers at once, since one has no reward by itself."""
-    return model.objective in COMPARES
+    return model.objective in NO_ONE_SCORE
 
 
 @contextmanager
