@@ -51,7 +51,9 @@ class CausalModel:
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         bf16 = precision == "bf16" or (
-            precision == "auto" and where.type == "cuda" and torch.cuda.is_bf16_supported()
+            precision == "auto"
+            and where.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         kind = torch.bfloat16 if bf16 else torch.float32
         try:

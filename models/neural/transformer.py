@@ -313,5 +313,5 @@ def longest_text(config: Any, tokenizer: Any, asked: int) -> int:
 
 def use_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"
