@@ -15,8 +15,9 @@ import psycopg
 from annotator.exporters.deciders import Decider, decider_of
 from annotator.exporters.files import FileFacts, Row, RowFile, open_file
 from annotator.exporters.filters import Filter, filters_of
+from annotator.exporters.fitting import check_container
 from annotator.exporters.health import Health
-from annotator.exporters.judgments import Facts, Judgments
+from annotator.exporters.raw_format import Facts, RawFormat
 from annotator.exporters.recipe import SPLITS, ExportOptions
 from annotator.exporters.row_index import RowIndex
 from annotator.exporters.row_pass import Pass, Plan, Shown, Sink
@@ -35,8 +36,8 @@ SHOWN: Final = 5  # rows kept of every file for the page
 class Built:
     """What one build wrote. ``columns``: column -> kind of a row, in order."""
 
-    files: dict[str, FileFacts]  # by split
-    format: RowFormat | Judgments
+    files: dict[str, list[FileFacts]]  # by split
+    format: RowFormat | RawFormat
     columns: dict[str, str]
     ledger: Ledger
     health: Health | Facts
@@ -46,28 +47,38 @@ class Built:
     index: RowIndex = field(default_factory=RowIndex)
     shown: list[Shown] = field(default_factory=list)
 
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """Split -> names of its files."""
+        return {split: [facts.name for facts in files] for split, files in self.files.items()}
+
 
 class _Files:
     """Rows into a file per split."""
 
-    def __init__(self, folder: Path, columns: dict[str, str], container: str) -> None:
+    def __init__(self, folder: Path, columns: dict[str, str], options: ExportOptions) -> None:
+        check_container(columns, options.container)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._folder, self._columns, self._container = folder, columns, container
+        self._folder, self._columns, self._options = folder, columns, options
         self._files: dict[str, RowFile] = {}
         self.shown: dict[str, list[Shown]] = {split: [] for split in SPLITS}
 
     def write(self, split: str, rows: list[Row], shown: Sequence[Shown]) -> None:
         if split not in self._files:
             self._files[split] = open_file(
-                self._folder, split, self._columns, container=self._container
+                self._folder,
+                split,
+                self._columns,
+                container=self._options.container,
+                shard_mb=self._options.shard_mb,
             )
         self._files[split].write(rows)
         missing = SHOWN - len(self.shown[split])
         if missing > 0:
             self.shown[split] += shown[:missing]
 
-    def close(self) -> dict[str, FileFacts]:
+    def close(self) -> dict[str, list[FileFacts]]:
         return {split: self._files[split].close() for split in SPLITS if split in self._files}
 
 
@@ -88,7 +99,7 @@ def build(
     """
 
     def make_sink(plan: Plan) -> _Files:
-        return _Files(folder, plan.columns, options.container)
+        return _Files(folder, plan.columns, options)
 
     one_pass, sink, rules = passes(
         project,
@@ -193,15 +204,15 @@ def _built(one_pass: Pass, sink: _Files, rules: list[Rule]) -> Built:
     )
 
 
-def build_judgments(
+def build_raw(
     project: Project,
-    form: Judgments,
+    form: RawFormat,
     folder: Path,
     *,
     connection: psycopg.Connection,
     on_rows: Callable[[int], object],
 ) -> Built:
-    """Write a project's judgments into ``folder``, which is emptied first."""
+    """Write what was said in a project, as it was, into ``folder``, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     with no_collection():
         files = form.write(project, folder, connection=connection, on_rows=on_rows)

@@ -14,7 +14,14 @@ import psycopg
 from numpy.typing import NDArray
 
 from annotator.exporters.recipe import ExportOptions
-from annotator.exporters.verdicts import Majority, Verdict, fate_of_counts, kind_of, least
+from annotator.exporters.verdicts import (
+    Majority,
+    Verdict,
+    fate_of_counts,
+    is_negative,
+    kind_of,
+    least,
+)
 from annotator.models import Project
 from annotator.queries.columns import read_columns
 from annotator.queries.pairs import Pair, counted
@@ -83,6 +90,8 @@ class ByScore:
             return "control"
         if pair.votes and self._options.both_bad == "drop" and 2 * pair.both_bad > pair.votes:
             return "both_bad"
+        if is_negative(pair, self._options):
+            return ""
         if not is_known:
             return "no_score"
         return "tie" if is_tie and self._options.ties == "drop" else ""
@@ -110,7 +119,8 @@ class ByConsensus:
         p_a = a + tie / 2
         wins = pair.ties if is_tie else pair.wins_a if a > b else pair.wins_b
         return Verdict(
-            fate_of_counts(pair, options) or self._fate(is_tie, best, wins / (pair.votes or 1)),
+            fate_of_counts(pair, options)
+            or self._fate(pair, is_tie, best, wins / (pair.votes or 1)),
             bool(a > b),
             pair.votes,
             round(wins / pair.votes, 6) if pair.votes else 0.0,
@@ -120,8 +130,10 @@ class ByConsensus:
             round(float(best), 6),
         )
 
-    def _fate(self, is_tie: bool, best: float, share: float) -> str:
+    def _fate(self, pair: Pair, is_tie: bool, best: float, share: float) -> str:
         options = self._options
+        if is_negative(pair, options):
+            return ""
         if is_tie:
             return "tie" if options.ties == "drop" else ""
         if share < least(options.min_agreement):

@@ -18,13 +18,15 @@ import orjson
 
 # Level 4 compresses text within a few percent of level 6 in about half the time.
 GZIP_LEVEL: Final = 4
-ROW_GROUP: Final = 2_000
 BLOCK: Final = 1 << 20
-EXTENSIONS: Final = {"jsonl": "jsonl", "jsonl.gz": "jsonl.gz", "parquet": "parquet"}
+DEFAULT_SHARD_MB: Final = 500
+EXTENSIONS: Final = {"jsonl": "jsonl", "jsonl.gz": "jsonl.gz", "parquet": "parquet", "csv": "csv"}
+FLAT: Final = frozenset({"text", "int", "float", "bool"})  # kinds that a cell of a table holds
 MEDIA_TYPES: Final = {
     ".jsonl": "application/jsonl",
     ".gz": "application/gzip",
     ".parquet": "application/vnd.apache.parquet",
+    ".csv": "text/csv; charset=utf-8",
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
     "": "text/plain; charset=utf-8",
@@ -49,12 +51,16 @@ class FileFacts:
 
 
 class RowFile(Protocol):
+    """The rows of one split, in a file or in several."""
+
     def write(self, rows: list[Row]) -> None: ...
 
-    def close(self) -> FileFacts: ...
+    def close(self) -> list[FileFacts]:
+        """Everything is on disk when this returns."""
+        ...
 
 
-class _Hashing(io.RawIOBase):
+class Hashing(io.RawIOBase):
     """A file that knows the SHA-256 and the size of what went through it."""
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +98,7 @@ class JsonLines:
         # What stands between two objects of a list. Nowhere else: in a text the quotation mark is
         # escaped, and objects inside a row begin with another key.
         self._between = b',{"%s":' % next(iter(columns)).encode()
-        self._raw = _Hashing(path)
+        self._raw = Hashing(path)
         self._out: BinaryIO = self._raw  # type: ignore[assignment]
         if level is not None:
             # No name and no time in the header.
@@ -104,116 +110,31 @@ class JsonLines:
         self._out.write(data + b"\n")
         self._rows += len(rows)
 
-    def close(self) -> FileFacts:
+    def close(self) -> list[FileFacts]:
         self._out.close()
         self._raw.close()
         digest = self._raw.digest.hexdigest()
-        return FileFacts(self._path.name, self._rows, self._raw.size, digest)
+        return [FileFacts(self._path.name, self._rows, self._raw.size, digest)]
 
 
-class Parquet:
-    """Columns in row groups of at least ``ROW_GROUP``, compressed with Zstandard."""
-
-    def __init__(self, path: Path, columns: dict[str, str]) -> None:
-        from pyarrow import parquet
-
-        self._path, self._columns, self._rows = path, columns, 0
-        self._schema = _schema(columns)
-        self._raw = _Hashing(path)
-        # Long texts seldom repeat: dictionaries of them only cost time and memory.
-        small = [name for name, kind in columns.items() if kind in ("int", "float")]
-        self._out = parquet.ParquetWriter(
-            self._raw, self._schema, compression="zstd", use_dictionary=small
-        )
-        self._held: list[Any] = []  # record batches, a third of the size of their rows
-        self._held_rows = 0
-
-    def write(self, rows: list[Row]) -> None:
-        import pyarrow
-
-        columns = [
-            _messages([row[name] for row in rows])
-            if kind == "messages"
-            else pyarrow.array(_cells(rows, name, kind), self._schema.field(name).type)
-            for name, kind in self._columns.items()
-        ]
-        self._held.append(pyarrow.record_batch(columns, schema=self._schema))
-        self._held_rows += len(rows)
-        if self._held_rows >= ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow
-
-        if self._held:
-            table = pyarrow.Table.from_batches(self._held, self._schema)
-            self._out.write_table(table, row_group_size=len(table))
-        self._rows += self._held_rows
-        self._held, self._held_rows = [], 0
-
-    def close(self) -> FileFacts:
-        self._flush()
-        self._out.close()
-        self._raw.close()
-        digest = self._raw.digest.hexdigest()
-        return FileFacts(self._path.name, self._rows, self._raw.size, digest)
-
-
-def _cells(rows: list[Row], name: str, kind: str) -> list[Any]:
-    """A column; free-form JSON, whose keys are anybody's, as text."""
-    if kind == "json":
-        return [None if row[name] is None else orjson.dumps(row[name]).decode() for row in rows]
-    return [row[name] for row in rows]
-
-
-def _schema(columns: dict[str, str]) -> Any:
-    import pyarrow
-
-    message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])
-    types = {
-        "text": pyarrow.string(),
-        "messages": pyarrow.list_(message),
-        "texts": pyarrow.list_(pyarrow.string()),
-        "json": pyarrow.string(),
-        "bool": pyarrow.bool_(),
-        "ints": pyarrow.list_(pyarrow.int64()),
-        "responses": pyarrow.list_(
-            pyarrow.struct(
-                [
-                    ("id", pyarrow.int64()),
-                    ("text", pyarrow.string()),
-                    ("generator", pyarrow.string()),
-                    ("image", pyarrow.string()),
-                    ("leak", pyarrow.string()),
-                ]
-            )
-        ),
-        "int": pyarrow.int64(),
-        "float": pyarrow.float64(),
-    }
-    return pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-
-
-def _messages(values: list[list[dict[str, str]]]) -> Any:
-    """Lists of messages as an Arrow array: built flat, several times quicker than inferred."""
-    import pyarrow
-
-    offsets, total = [0], 0
-    for value in values:
-        total += len(value)
-        offsets.append(total)
-    flat = [message for value in values for message in value]
-    roles = pyarrow.array([message["role"] for message in flat], pyarrow.string())
-    contents = pyarrow.array([message["content"] for message in flat], pyarrow.string())
-    messages = pyarrow.StructArray.from_arrays([roles, contents], ["role", "content"])
-    return pyarrow.ListArray.from_arrays(pyarrow.array(offsets, pyarrow.int32()), messages)
-
-
-def open_file(folder: Path, split: str, columns: dict[str, str], *, container: str) -> RowFile:
-    """A new file for the rows of one split."""
+def open_file(
+    folder: Path,
+    split: str,
+    columns: dict[str, str],
+    *,
+    container: str,
+    shard_mb: int = DEFAULT_SHARD_MB,
+) -> RowFile:
+    """New files for the rows of one split; Parquet begins another one from ``shard_mb`` on."""
     path = folder / f"{split}.{EXTENSIONS[container]}"
     if container == "parquet":
-        return Parquet(path, columns)
+        from annotator.exporters.parquet_files import Parquet
+
+        return Parquet(path, columns, shard_mb=shard_mb)
+    if container == "csv":
+        from annotator.exporters.csv_files import Csv
+
+        return Csv(path, columns)
     return JsonLines(path, columns, level=GZIP_LEVEL if container == "jsonl.gz" else None)
 
 
@@ -234,7 +155,7 @@ def verify(
             check()
     if size != facts.bytes or digest.hexdigest() != facts.sha256:
         raise BadFile(f"{facts.name}: {size:,} bytes on disk are not the {facts.bytes:,} written")
-    count, first = _read_parquet(path) if path.suffix == ".parquet" else _read_lines(path, check)
+    count, first = _readers(path.suffix)(path, check)
     if count != facts.rows:
         raise BadFile(f"{facts.name} holds {count:,} rows, {facts.rows:,} were written")
     for row in first:
@@ -244,6 +165,17 @@ def verify(
 
 
 FIRST: Final = 5
+Reader = Callable[[Path, Callable[[], object]], tuple[int, list[Row]]]
+
+
+def _readers(suffix: str) -> Reader:
+    if suffix == ".parquet":
+        return _read_parquet
+    if suffix == ".csv":
+        from annotator.exporters.csv_files import read
+
+        return read
+    return _read_lines
 
 
 def _read_lines(path: Path, check: Callable[[], object]) -> tuple[int, list[Row]]:
@@ -260,7 +192,7 @@ def _read_lines(path: Path, check: Callable[[], object]) -> tuple[int, list[Row]
     return count, first
 
 
-def _read_parquet(path: Path) -> tuple[int, list[Row]]:
+def _read_parquet(path: Path, check: Callable[[], object]) -> tuple[int, list[Row]]:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:

@@ -6,25 +6,21 @@ is the form to keep, to move to another tool, or to compute one's own statistics
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
 import psycopg
 from psycopg.rows import TupleRow
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from annotator.exporters.files import Row, RowFile, open_file
-from annotator.exporters.pair_format import load_call
-from annotator.exporters.recipe import SPLITS, Container, SplitName, WhoseVotes
-from annotator.exporters.verdicts import Ledger
+from annotator.exporters.files import Row
+from annotator.exporters.raw_format import CHUNK, Chunk, RawFormat, RawOptions
 from annotator.models import Project
-from annotator.queries.datasets import RaterVotes, pseudonym
+from annotator.queries.datasets import pseudonym
 from annotator.queries.pairs import rater_ids
 
-CHUNK: Final = 1_000  # judgments fetched at a time
 _cursors = count(1)
 
 COLUMNS: Final = {
@@ -129,114 +125,49 @@ RESPONSES: Final = """
 """
 
 
-class Options(WhoseVotes):
+class Options(RawOptions):
     """What a ``judgments`` export can be told."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    container: Container = Field("jsonl", title="File type")
-    raters: Literal["all", "people", "imported", "judges", "named"] = Field(
-        "all", title="Judgments of"
-    )
-    rater_names: list[str] = Field(
-        default_factory=list,
-        title="Names",
-        max_length=1000,
-        description="Whose judgments are written when the raters are named.",
-    )
     revisions: Literal["current", "all"] = Field(
         "current",
         title="Revisions",
         description="all: also what was edited, undone or withdrawn since.",
     )
-    names: Literal["names", "pseudonyms"] = Field(
-        "names",
-        title="Raters are called by",
-        description="Pseudonyms are the same in every version.",
-    )
-    splits: list[SplitName] = Field(
-        default_factory=lambda: list(SPLITS),
-        min_length=1,
-        title="Splits",
-        description="Each is a file of its own.",
-    )
 
 
-class Facts:
-    """What is counted on the way, as exporters.health counts pairs."""
+class Judgments(RawFormat):
+    """Writes judgments."""
 
-    def __init__(self) -> None:
-        self.prompts = 0
-        self.kinds: dict[str, int] = {}
-        self.leaked = 0
-        self._raters: dict[int, list[Any]] = {}  # id -> kind, is simulated, judgments
+    noun = "judgments"
 
-    def count_rater(self, pk: int, kind: str, is_simulated: bool) -> None:
-        known = self._raters.setdefault(pk, [kind, is_simulated, 0])
-        known[2] += 1
+    @property
+    def columns(self) -> dict[str, str]:
+        return COLUMNS
 
-    def raters(self) -> list[RaterVotes]:
-        """Everyone whose judgments were written, with how many."""
-        return [
-            RaterVotes(pseudonym(pk), kind, is_simulated, votes)
-            for pk, (kind, is_simulated, votes) in sorted(self._raters.items())
-        ]
+    @property
+    def column_notes(self) -> dict[str, str]:
+        return COLUMN_NOTES
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "prompts": self.prompts,
-            "judgments_by_kind": self.kinds,
-            "judgments_on_responses_that_name_their_model": self.leaked,
-        }
-
-
-class Judgments:
-    """Writes judgments; see ``exporters.types.RawFormat``."""
-
-    style = "raw"
-    rendering = "messages"
-    columns = COLUMNS
-    column_notes = COLUMN_NOTES
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.ledger, self.health = Ledger(), Facts()
-
-    def write(
-        self,
-        project: Project,
-        folder: Path,
-        *,
-        connection: psycopg.Connection,
-        on_rows: Callable[[int], object],
-    ) -> dict[str, RowFile]:
-        """Write the files of every split into a folder. ``on_rows`` hears how many rows so far."""
-        files: dict[str, RowFile] = {}
-        folder.mkdir(parents=True)
+    def chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[Chunk]:
         last_prompt = -1
-        for chunk in self._chunks(project, connection):
-            texts = _responses(connection, chunk)
-            rows: dict[str, list[Row]] = {}
-            for record in chunk:
+        for records in self._records(project, connection):
+            texts = _responses(connection, records)
+            found: Chunk = {}
+            for record in records:
                 row = self._row(project, record, texts)
-                rows.setdefault(row["split"], []).append(row)
+                count, rows = found.get(row["split"], (0, []))
+                rows.append(row)
+                found[row["split"]] = (count + 1, rows)
                 self.health.prompts += row["prompt_id"] != last_prompt
                 last_prompt = row["prompt_id"]
-                kind = row["kind"]
-                self.health.kinds[kind] = self.health.kinds.get(kind, 0) + 1
+                self.health.count_kind(row["kind"])
                 self.health.count_rater(record[17], record[18], record[19])
                 self.health.leaked += any(one["leak"] for one in row["responses"])
-            for split, some in rows.items():
-                if split not in files:
-                    files[split] = open_file(
-                        folder, split, COLUMNS, container=self.options.container
-                    )
-                files[split].write(some)
-                self.ledger.keep(split, len(some))
-            on_rows(self.ledger.pairs)
-        return files
+            yield found
 
-    def _chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[list[TupleRow]]:
+    def _records(
+        self, project: Project, connection: psycopg.Connection
+    ) -> Iterator[list[TupleRow]]:
         selection = self.options.selection()
         raters = rater_ids(project, selection)
         values = {
@@ -246,7 +177,6 @@ class Judgments:
             "all_raters": raters is None,
             "raters": raters or [],
         }
-        connection.execute("SET LOCAL jit = off")
         with psycopg.ServerCursor(connection, f"judgments_{next(_cursors)}") as cursor:
             cursor.execute(JUDGMENTS, values)
             while chunk := cursor.fetchmany(CHUNK):
@@ -281,7 +211,7 @@ class Judgments:
             "ratings": _loaded(ratings),
             "reasons": reasons,
             "rationale": rationale,
-            "rater": name if self.options.names == "names" else "",
+            "rater": self.called(name),
             "rater_id": pseudonym(rater),
             "rater_kind": rater_kind,
             "is_simulated": is_simulated,
@@ -300,17 +230,6 @@ class Judgments:
             "submitted_at": submitted_at.isoformat(),
             "active_ms": active_ms,
         }
-
-    def loading(self, files: dict[str, list[str]]) -> str:
-        """Python that loads the files (split -> names)."""
-        call = load_call(self.options.container, files)
-        return f"from datasets import load_dataset\n\nrows = {call}\n"
-
-    def extra_files(self, files: dict[str, list[str]]) -> dict[str, str]:
-        return {}
-
-    def facts(self) -> dict[str, Any]:
-        return {}
 
     def notes(self) -> list[str]:
         return ["One row per judgment: nothing is added up, and no vote is left out for a tie."]

@@ -16,6 +16,7 @@ from django.conf import settings
 
 from annotator.exporters import EXPORTERS
 from annotator.exporters.build import Built, manifest_parts
+from annotator.exporters.files import FileFacts
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.models import Project, Rater
 from annotator.queries.datasets import RaterVotes, Sides
@@ -50,9 +51,14 @@ def software() -> dict[str, str]:
     }
 
 
+def data_files(built: Built) -> list[FileFacts]:
+    """The files of rows, in the order of splits and shards."""
+    return [facts for files in built.files.values() for facts in files]
+
+
 def checksums(built: Built) -> str:
     """The data files in the form of ``sha256sum``."""
-    return "".join(f"{facts.sha256}  {facts.name}\n" for facts in built.files.values())
+    return "".join(f"{facts.sha256}  {facts.name}\n" for facts in data_files(built))
 
 
 def checksum(built: Built) -> str:
@@ -101,7 +107,12 @@ def manifest(
         "health": built.health.as_dict()
         | {"shown_first_wins": sides and sides.as_dict()}
         | built.format.facts(),
-        "files": [{"split": split, **facts.as_dict()} for split, facts in built.files.items()],
+        "files": [
+            {"split": split, **facts.as_dict()}
+            for split, files in built.files.items()
+            for facts in files
+        ],
+        "extra_files": sorted(built.format.extra_files(built.names)),
         "checksum": checksum(built),
         "software": software() | {"postgresql": postgres},
         "started_at": about.started.isoformat(),
@@ -179,7 +190,8 @@ def names_of(files: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _unit(facts: dict[str, Any]) -> str:
-    return "judgments" if facts["style"] == "raw" else "preference pairs"
+    raw = EXPORTERS[facts["format"]].load()
+    return raw.noun if facts["style"] == "raw" else "rows"
 
 
 def _header(names: dict[str, list[str]]) -> str:
@@ -201,7 +213,8 @@ def _columns(built: Built) -> str:
 
 def _counts(facts: dict[str, Any]) -> str:
     counts = facts["counts"]
-    rows = [("judgments in" if facts["style"] == "raw" else "pairs in", counts["in"], "")]
+    noun = _unit(facts) if facts["style"] == "raw" else "pairs"
+    rows = [(f"{noun} in", counts["in"], "")]
     rows += [(f"− {key}", count, REASONS[key]) for key, count in counts["dropped"].items()]
     rows += [("rows out", counts["out"], "")]
     rows += [(split, count, "") for split, count in counts["rows"].items()]

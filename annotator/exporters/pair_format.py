@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
 
+import orjson
 from pydantic import Field
 
 from annotator.exporters.files import Row
@@ -29,6 +30,16 @@ TEXT_NOTES: Final = {
     "rejected": "the other answer",
 }
 
+TIES_NOTE: Final = (
+    "Ties are rows with `p_chosen` .5. No stock trainer reads that column: it would take a tie for"
+    " a win. Use a loss with soft labels."
+)
+CSV_NOTE: Final = (
+    "CSV for spreadsheets: a text that a spreadsheet would run as a formula, or that begins with an"
+    " apostrophe, has an apostrophe before it; the lines above take it off again. An empty cell"
+    " is an empty text or a missing number."
+)
+
 
 class StyledOptions(ExportOptions):
     """Options of formats that can be written in either style."""
@@ -41,9 +52,14 @@ class StyledOptions(ExportOptions):
 
 
 class PairFormat:
-    """What formats of pairs share. A subclass writes ``row`` (or ``rows``, with ``unit = "prompt"``) and ``loading``."""
+    """What formats of pairs share.
+
+    A subclass writes ``row`` (or ``rows``, with ``unit = "prompt"``) and ``loading``.
+    """
 
     unit: ClassVar[Literal["pair", "prompt"]] = "pair"
+    reads: ClassVar[str] = "text"
+    reads_ties: ClassVar[bool] = False  # whether the trainer reads ``p_chosen`` or its like
     carries_columns: ClassVar[bool] = True
     takes_both_bad: ClassVar[bool] = False
 
@@ -84,6 +100,10 @@ class PairFormat:
             return transcripts.render_prompt(prompt.messages, _extra(prompt.raw))
         return prompt.last or ""
 
+    def identity(self, prompt: Any, source: PromptText) -> str:
+        """Equal for prompts that read alike."""
+        return prompt if isinstance(prompt, str) else source.source
+
     def answer(self, response: ResponseText) -> Any:
         """An answer as it stands in a row. Raises SeveralMessages where text cannot hold it."""
         if self.is_chat:
@@ -102,21 +122,33 @@ class PairFormat:
         """The texts of a pair. ``prompt`` is what ``prompt()`` gave."""
         return {"prompt": prompt, "chosen": one.chosen, "rejected": one.rejected}
 
+    def flaw(self, one: Rendered) -> str:
+        """Why the format cannot hold a pair, a key of REASONS, or ""."""
+        return ""
+
     def rows(self, prompt: Any, source: PromptText, pairs: Sequence[Rendered]) -> list[Keyed]:
         raise TypeError("rows of this format are pairs")
 
     def notes(self) -> list[str]:
         """What a reader of the card should know about this style."""
+        found = [self.style_note]
+        if self.options.ties != "drop" and not self.reads_ties:
+            found.append(TIES_NOTE)
+        if self.options.container == "csv":
+            found.append(CSV_NOTE)
+        return found
+
+    @property
+    def style_note(self) -> str:
+        """How texts are written."""
         if self.is_chat:
-            return ["Conversational: the tokenizer needs a chat template."]
+            return "Conversational: the tokenizer needs a chat template."
         if self.rendering == "transcript":
-            return [
-                (
-                    r"Transcripts: a prompt ends in `\n\nAssistant:` and an answer begins with a space;"
-                    " `prompt + chosen` is the whole conversation. Turns are not escaped."
-                )
-            ]
-        return ["Plain strings: `prompt` is the user's message, without a chat template."]
+            return (
+                r"Transcripts: a prompt ends in `\n\nAssistant:` and an answer begins with a space;"
+                " `prompt + chosen` is the whole conversation. Turns are not escaped."
+            )
+        return "Plain strings: `prompt` is the user's message, without a chat template."
 
     def extra_files(self, files: dict[str, list[str]]) -> dict[str, str]:
         return {}
@@ -125,13 +157,27 @@ class PairFormat:
         return {}
 
 
+# Takes the apostrophe off that keeps spreadsheets from running a text.
+UNESCAPED: Final = """.map(
+    lambda row: {
+        name: cell[1:] if isinstance(cell, str) and cell.startswith("'") else cell
+        for name, cell in row.items()
+    }
+)"""
+
+
 def load_call(container: str, files: dict[str, list[str]]) -> str:
     """The expression that loads the files (split -> names) with ``datasets``."""
-    loader = {"parquet": "parquet", "csv": "csv"}.get(container, "json")
     named = ", ".join(
-        f'"{split}": "{names[0]}"' if len(names) == 1 else f'"{split}": {names}'
+        f'"{split}": "{names[0]}"'
+        if len(names) == 1
+        else f'"{split}": {orjson.dumps(names).decode()}'
         for split, names in files.items()
     )
+    if container == "csv":
+        # Else an answer that reads NA or null, or is empty, would be taken for a missing one.
+        return f'load_dataset("csv", data_files={{{named}}}, keep_default_na=False){UNESCAPED}'
+    loader = "parquet" if container == "parquet" else "json"
     return f'load_dataset("{loader}", data_files={{{named}}})'
 
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from annotator.exporters.files import DEFAULT_SHARD_MB
 from annotator.exporters.filter_options import Filters
 from annotator.exporters.variant_options import VariantColumns
 from annotator.queries.pairs import Raters, Selection
 
 SPLITS: Final = ("train", "validation", "test")
-Container = Literal["jsonl", "jsonl.gz", "parquet"]
+Container = Literal["jsonl", "jsonl.gz", "parquet", "csv"]
 SplitName = Literal["train", "validation", "test"]
 Column = Literal["margin", "votes", "agreement", "p_chosen", "prompt_id", "response_ids"]
 COLUMNS: Final[tuple[Column, ...]] = ("margin", "votes", "agreement", "prompt_id", "response_ids")
@@ -35,6 +36,7 @@ REASONS: Final = {
     "empty_prompt": "a prompt without text",
     "same_prompt": "reads exactly like another prompt of the dataset, which was kept",
     "not_representable": "the format has no place for such texts",
+    "even": "in a prompt whose answers all won as often as they lost",
     "ranking": "not among the pairs that are taken from a prompt's answers",
     "filter_margin": "a reward margin outside the band",
     "filter_strength": "among the weakest preferences by the models' votes",
@@ -238,6 +240,13 @@ class ExportOptions(VariantColumns, Filters, Terms, RowColumns, PairRules, VoteR
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     container: Container = Field("jsonl", title="File type")
+    shard_mb: int = Field(
+        DEFAULT_SHARD_MB,
+        ge=1,
+        le=100_000,
+        title="Megabytes of a Parquet file",
+        description="From here on another one begins: train-00000-of-00003.parquet.",
+    )
 
     @model_validator(mode="after")
     def _sources_are_named(self) -> Self:

@@ -30,7 +30,7 @@ class SeveralMessages(Exception):
 
 
 class NotRepresentable(Exception):
-    """A pair the format has no place for: counted under that reason."""
+    """A prompt or an answer that the format has no place for: counted under that reason."""
 
 
 class Rendered(NamedTuple):
@@ -60,10 +60,12 @@ class RowFormat(Protocol):
 
     ``unit`` says what a row is made of: "pair" formats have ``row``, "prompt" formats have
     ``rows`` of all decided pairs of a prompt. ``own`` are the format's columns (column -> kind of
-    exporters.files), to which those of the sources come where ``carries_columns``.
+    exporters.files), to which those of the sources come where ``carries_columns``; ``rows`` puts
+    them there itself. ``reads``: the modality of project it is for.
     """
 
     unit: ClassVar[Literal["pair", "prompt"]]
+    reads: ClassVar[str]
     carries_columns: ClassVar[bool]
     takes_both_bad: ClassVar[bool]
 
@@ -80,7 +82,11 @@ class RowFormat(Protocol):
     def column_notes(self) -> dict[str, str]: ...
 
     def prompt(self, prompt: PromptText) -> Any:
-        """The prompt as it stands in a row; empty where there is none."""
+        """The prompt as it stands in a row; empty where there is none. Raises NotRepresentable."""
+        ...
+
+    def identity(self, prompt: Any, source: PromptText) -> str:
+        """Equal for prompts that read alike; ``prompt`` is what ``prompt()`` gave."""
         ...
 
     def answer(self, response: ResponseText) -> Any:
@@ -88,11 +94,15 @@ class RowFormat(Protocol):
         ...
 
     def row(self, prompt: Any, one: Rendered) -> Row:
-        """The format's own cells of a pair. Raises NotRepresentable."""
+        """The format's own cells of a pair."""
+        ...
+
+    def flaw(self, one: Rendered) -> str:
+        """Why the format cannot hold a pair, a key of REASONS, or ""."""
         ...
 
     def rows(self, prompt: Any, source: PromptText, pairs: Sequence[Rendered]) -> list[Keyed]:
-        """The rows of a prompt, whole; never called with no pair."""
+        """The rows of a prompt, whole; never called with no pair. None: the pairs are "even"."""
         ...
 
     def loading(self, files: dict[str, list[str]]) -> str:

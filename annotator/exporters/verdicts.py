@@ -56,6 +56,8 @@ def fate_of_votes(pair: Pair, options: ExportOptions) -> str:
     """Why the votes on a pair give no row by majority, or "" where they give one."""
     if fate := fate_of_counts(pair, options):
         return fate
+    if is_negative(pair, options):
+        return ""
     outcome = pair.outcome
     if outcome in ("contradiction", "tie"):
         return outcome if options.ties == "drop" else ""
@@ -72,9 +74,14 @@ def fate_of_counts(pair: Pair, options: ExportOptions) -> str:
     return "both_bad" if options.both_bad == "drop" and 2 * pair.both_bad > votes else ""
 
 
+def is_negative(pair: Pair, options: ExportOptions) -> bool:
+    """Whether a row of the pair would call both answers undesirable."""
+    return options.both_bad == "negatives" and 2 * pair.both_bad > pair.votes > 0
+
+
 def kind_of(pair: Pair, options: ExportOptions, *, is_tie: bool) -> Kind:
     """What a row of the pair would say."""
-    if options.both_bad == "negatives" and 2 * pair.both_bad > pair.votes > 0:
+    if is_negative(pair, options):
         return "both-bad"
     return "tie" if is_tie else "win"
 

@@ -28,10 +28,19 @@ from pydantic import ValidationError
 from annotator.errors import Invalid, MethodFailed
 from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
-from annotator.exporters.build import Built, build, build_judgments
-from annotator.exporters.files import BadFile, sync_folder, verify, write_text
+from annotator.exporters.build import Built, build, build_raw
+from annotator.exporters.files import (
+    FIRST,
+    BadFile,
+    FileFacts,
+    Row,
+    sync_folder,
+    verify,
+    write_text,
+)
 from annotator.exporters.filters import filters_of
-from annotator.exporters.judgments import Facts, Judgments
+from annotator.exporters.fitting import check_fit
+from annotator.exporters.raw_format import Facts, RawFormat
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.exporters.rules import rules_of
 from annotator.exporters.shown import short_row, shown
@@ -68,12 +77,10 @@ def check(project: Project, format: str, options: ExportOptions) -> None:
     if not isinstance(options, ExportOptions):
         return
     raw = current()
-    sources_of(project, options, connection=raw)
+    sources = sources_of(project, options, connection=raw)
     filters_of(project, options, connection=raw)
     rules_of(project, options, connection=raw)
-    form = EXPORTERS[format].load()
-    if options.both_bad == "negatives" and not form.takes_both_bad:
-        raise Invalid("both_bad=negatives goes with a format that is unpaired.")
+    check_fit(project, EXPORTERS[format].load(), options, sources, connection=raw)
 
 
 def explain(error: ValidationError) -> str:
@@ -180,10 +187,10 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     make_format = EXPORTERS[run.config["format"]].load()
     with snapshot() as connection:
         pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
-        if make_format is Judgments:
-            built = build_judgments(
+        if issubclass(make_format, RawFormat):
+            built = build_raw(
                 project,
-                Judgments(options),
+                make_format(options),
                 folder,
                 connection=connection,
                 on_rows=pulse.pairs,
@@ -208,7 +215,8 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
         )
     _log_counts(work, built.ledger)
     if not built.files:
-        what = "There is no judgment yet." if make_format is Judgments else "No pair gives a row."
+        raw = issubclass(make_format, RawFormat)
+        what = f"There are no {make_format.noun} yet." if raw else "No pair gives a row."
         raise MethodFailed(what, advice=_why_none(built.ledger))
     work.stage("verify", "Verify")
     _verify(folder, built, pulse)
@@ -234,20 +242,25 @@ def _why_none(ledger: Ledger) -> str:
 def _verify(folder: Path, built: Built, pulse: _Pulse) -> None:
     """Read every file again from the disk; keep the first rows for the page."""
     preview: list[dict[str, Any]] = []
-    for split, facts in built.files.items():
-        if facts.rows != built.ledger.rows[split]:
-            raise MethodFailed(f"{facts.name}: {facts.rows:,} rows written, others were counted.")
-        try:
-            first = verify(folder, facts, built.columns, check=pulse.check)
-        except BadFile as error:
-            raise MethodFailed(
-                f"The files do not read back: {error}.",
-                advice="Nothing was published. Check the disk, then resume the run.",
-            ) from error
+    for split, files in built.files.items():
+        written = sum(facts.rows for facts in files)
+        if written != built.ledger.rows[split]:
+            raise MethodFailed(f"{split}: {written:,} rows written, others were counted.")
+        first = [row for facts in files for row in _read_again(folder, facts, built, pulse)]
         if not built.shown:
-            preview += [{"split": split} | short_row(row) for row in first]
+            preview += [{"split": split} | short_row(row) for row in first[:FIRST]]
     preview += [shown(one) for one in built.shown]
     write_text(folder / deliveries.PREVIEW, orjson.dumps(preview).decode())
+
+
+def _read_again(folder: Path, facts: FileFacts, built: Built, pulse: _Pulse) -> list[Row]:
+    try:
+        return verify(folder, facts, built.columns, check=pulse.check)
+    except BadFile as error:
+        raise MethodFailed(
+            f"The files do not read back: {error}.",
+            advice="Nothing was published. Check the disk, then resume the run.",
+        ) from error
 
 
 def _publish(
