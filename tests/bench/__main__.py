@@ -1,17 +1,20 @@
 """Every benchmark, one after another, as one table: ``make bench``.
 
-Figures of one run on one machine; read them as ratios. Nothing here is asserted.
+    python -m tests.bench [NAME ...]
+    python -m tests.bench NAME --option value ...
+
+Options are those of the one benchmark that is named; ``-h`` after a name tells them. Figures of one run on one machine; read them as ratios. Nothing here is asserted.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from typing import Any, Final
 
 BENCHES: Final = {
@@ -20,6 +23,7 @@ BENCHES: Final = {
     "export": "tests.bench.bench_export",
     "training": "tests.bench.bench_training",
     "trainers": "tests.bench.bench_trainers",
+    "frozen": "tests.bench.bench_frozen",
     "agreement": "tests.bench.bench_agreement",
     "raters": "tests.bench.bench_raters",
     "quality": "tests.bench.bench_quality",
@@ -27,11 +31,12 @@ BENCHES: Final = {
 }
 
 
-def run(module: str) -> list[dict[str, Any]]:
-    """The rows a benchmark prints as JSON on its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--json"], stdout=subprocess.PIPE, text=True, check=True
-    )
+def run(module: str, options: list[str]) -> list[dict[str, Any]]:
+    """The rows a benchmark prints as JSON on its last line. Raises SystemExit where it failed."""
+    command = [sys.executable, "-m", module, "--json", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{module} ended with {done.returncode}")
     rows = json.loads(done.stdout.strip().splitlines()[-1])
     return rows if isinstance(rows, list) else [rows]
 
@@ -56,17 +61,31 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def asked(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Which benchmarks, and the options of the one that has any."""
+    names = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    options = arguments[len(names) :]
+    if len(names) != 1 and options and options[0] in ("-h", "--help"):
+        print(f"{__doc__}\nBenchmarks: {', '.join(BENCHES)}")
+        raise SystemExit(0)
+    if unknown := [name for name in names if name not in BENCHES]:
+        raise SystemExit(f"There is no benchmark {unknown[0]!r}, but {', '.join(BENCHES)}.")
+    if options and len(names) != 1:
+        raise SystemExit("Options go to one benchmark: name it first.")
+    return names or list(BENCHES), options
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", choices=[[], *BENCHES], help="which ones; all if none")
-    options = parser.parse_args()
+    names, options = asked(sys.argv[1:])
+    if options and options[0] in ("-h", "--help"):
+        raise SystemExit(subprocess.run([sys.executable, "-m", BENCHES[names[0]], "-h"]).returncode)
     print(
         f"{time.strftime('%Y-%m-%d')}  {platform.machine()}  {os.cpu_count()} cores"
         f"  load {os.getloadavg()[0]:.1f}  Python {platform.python_version()}"
     )
-    for name in options.only or BENCHES:
+    for name in names:
         began = time.perf_counter()
-        rows = run(BENCHES[name])
+        rows = run(BENCHES[name], options)
         print(f"\n{name}, {time.perf_counter() - began:.0f} s")
         print(table(rows), flush=True)
 

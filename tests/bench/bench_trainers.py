@@ -203,10 +203,10 @@ class Bench:
         """Every trainer in turn, so many rounds."""
         names = self.given.only.split(",") if self.given.only else self.names()
         found: Found = {name: [] for name in names}
-        for turn in range(self.given.rounds):
+        for turn in range(self.given.first_round, self.given.rounds):
             start = turn % len(names)
             for name in names[start:] + names[:start]:
-                if turn == 0 or not self.is_emulated(name):
+                if not found[name] or not self.is_emulated(name):
                     found[name].append(self.one(name, turn))
         return {name: sorted(runs, key=lambda run: run["round"]) for name, runs in found.items()}
 
@@ -342,6 +342,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rate", type=float, default=1e-4, help="peak learning rate")
     found.add_argument("--max-length", type=int, default=128, help="tokens of a text")
     found.add_argument("--rounds", type=int, default=3)
+    found.add_argument("--first-round", type=int, default=0, help="where another process has those")
     found.add_argument("--only", default="", help=f"some of {', '.join(TRAINERS)}")
     found.add_argument("--folder", type=Path, help="keep runs here; one cut short goes on")
     found.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -361,7 +362,7 @@ def kept(given: argparse.Namespace) -> Iterator[Path]:
             yield Path(folder)
         return
     given.folder.mkdir(parents=True, exist_ok=True)
-    free = ("json", "folder", "rounds", "only")
+    free = ("json", "folder", "rounds", "first_round", "only")
     asked = {name: value for name, value in vars(given).items() if name not in free}
     path = given.folder / ASKED
     if path.exists() and json.loads(path.read_text()) != asked:
