@@ -32,6 +32,7 @@ class Totals(NamedTuple):
     answers: int
     unreadable: int
     cached: int
+    paid: int
     latency_median_ms: float | None
     latency_p95_ms: float | None
 
@@ -75,6 +76,11 @@ CACHED_SQL: Final = """
     JOIN annotator_llmcall c ON c.project_id = %(project)s AND c.key = a.call_key
     WHERE a.judge_id = %(judge)s AND c.run_id IS DISTINCT FROM a.run_id
 """
+PAID_SQL: Final = f"""
+    SELECT count(*) FROM ({CALLS}) calls WHERE run_id IN (
+        SELECT id FROM annotator_run WHERE project_id = %(project)s
+        AND kind = 'judge' AND config -> 'judge' = to_jsonb(%(judge)s::bigint))
+"""
 FAILURES_SQL: Final = """
     SELECT error, count(*) FROM annotator_judgeoutcome
     WHERE judge_id = %(judge)s AND error <> '' GROUP BY error ORDER BY count(*) DESC, error
@@ -106,9 +112,10 @@ def totals(raw: psycopg.Connection, judge: Judge) -> Totals:
     judgments, tasks = raw.execute(JUDGED_SQL, values).fetchone() or (0, 0)
     answers, unreadable = raw.execute(ANSWERS_SQL, values).fetchone() or (0, 0)
     (cached,) = raw.execute(CACHED_SQL, values).fetchone() or (0,)
+    (paid,) = raw.execute(PAID_SQL, values).fetchone() or (0,)
     median, slow = raw.execute(LATENCY_SQL, values).fetchone() or (None, None)
     failed = sum(n for _, n in failures(raw, judge))
-    return Totals(judgments, tasks, failed, answers, unreadable, cached, median, slow)
+    return Totals(judgments, tasks, failed, answers, unreadable, cached, paid, median, slow)
 
 
 def gold_hits(raw: psycopg.Connection, judge: Judge) -> Columns:

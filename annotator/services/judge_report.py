@@ -242,6 +242,7 @@ def _cost(raw: psycopg.Connection, judge: Judge, totals: judge_ledger.Totals) ->
     return {
         "calls": sum(one.calls for one in spent),
         "cached": totals.cached,
+        "paid": totals.paid,
         "tokens_in": sum(one.tokens_in for one in spent),
         "tokens_out": sum(one.tokens_out for one in spent),
         "money": money,

@@ -102,6 +102,7 @@ def _show(
         "obstacles": trust.obstacles(judge, figures),
         "lines": _lines(figures, rule),
         "curve": curve(figures),
+        "no_curve": no_curve(figures),
         "accepted": rules.acceptances(judge).count(),
         "audit": trust.audit(judge) if rule is not None else None,
     }
@@ -159,6 +160,22 @@ def _lines(figures: dict[str, Any], rule: AcceptRule | None) -> list[Line]:
     )
     lines.append(Line("Judgments saved", f"about {waiting['saved']:,}"))
     return lines
+
+
+def no_curve(figures: dict[str, Any]) -> str:
+    """Why no curve can be drawn, of what was measured."""
+    checked, ties, unsure = (figures[name] for name in ("checked", "ties", "no_confidence"))
+    if not checked:
+        return (
+            "Nobody has judged the pairs that this judge has judged: how often it is wrong is not"
+            " known."
+        )
+    of = f"Of {checked:,} pair{'s' * (checked != 1)} that people have judged too"
+    if unsure:
+        said = f"on {unsure:,} it says which answer is better, but not how sure it is"
+        ties_too = f", and {ties:,} it calls even" if ties else ""
+        return f"{of}, {said}{ties_too}: there is no order in which its votes could be accepted."
+    return f"{of}, it calls {ties:,} even: a tie is never accepted."
 
 
 def curve(figures: dict[str, Any]) -> LineChart | None:

@@ -553,6 +553,7 @@ def test_costs_come_from_the_ledger(project: Project) -> None:
     cost = judge_report.compute(judge)["cost"]
     # Two that its run paid for, one that another judge had paid for; the fourth is not its own.
     assert (cost["calls"], cost["cached"], cost["money"]) == (3, 1, 1.5)
+    assert cost["paid"] == 2
     assert (cost["tokens_in"], cost["tokens_out"], cost["retries"]) == (3000, 300, 0 + 1 + 2)
     assert cost["per_1000"] == pytest.approx(1000 * 1.5 / 3)
     assert cost["latency_median_ms"] == 2000

@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from annotator.models import AuditEvent, Endpoint, Judge, LlmCall, Project, Role, Run
 from annotator.services import secrets
+from annotator.views import judge_trust
 from rubrics.judging import JUDGES
 from rubrics.programs import PROGRAMS
 from tests import factories
@@ -294,3 +295,16 @@ def test_archived_judge_leaves_the_list_and_comes_back(owner: Client, project: P
     assert "retired v1" in text_of(owner.get(at("judges", project), {"show": "archived"}))
     owner.post(at("judge_archive", project, judge.pk))
     assert "retired v1" in text_of(owner.get(at("judges", project)))
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"checked": 0, "ties": 0, "no_confidence": 0}, "Nobody has judged the pairs"),
+        ({"checked": 40, "ties": 3, "no_confidence": 37}, "on 37 it says which answer is better"),
+        ({"checked": 1, "ties": 1, "no_confidence": 0}, "Of 1 pair that people have judged too"),
+    ],
+    ids=["none", "no confidence", "ties"],
+)
+def test_no_curve_says_why_by_what_was_measured(figures: dict[str, int], said: str) -> None:
+    assert said in judge_trust.no_curve(figures)
