@@ -3,7 +3,8 @@
     python -m tests.bench [NAME ...]
     python -m tests.bench NAME --option value ...
 
-Options are those of the one benchmark that is named; ``-h`` after a name tells them. Figures of one run on one machine; read them as ratios. Nothing here is asserted.
+Options are those of the one benchmark that is named; ``-h`` after a name tells them. Figures of
+one run on one machine; read them as ratios. Nothing here is asserted.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def asked(arguments: list[str]) -> tuple[list[str], list[str]]:
 def main() -> None:
     names, options = asked(sys.argv[1:])
     if options and options[0] in ("-h", "--help"):
-        raise SystemExit(subprocess.run([sys.executable, "-m", BENCHES[names[0]], "-h"]).returncode)
+        subprocess.run([sys.executable, "-m", BENCHES[names[0]], "-h"], check=True)
+        return
     print(
         f"{time.strftime('%Y-%m-%d')}  {platform.machine()}  {os.cpu_count()} cores"
         f"  load {os.getloadavg()[0]:.1f}  Python {platform.python_version()}"
