@@ -39,10 +39,13 @@ COLUMN_NOTES: Final = {
 
 @dataclass(frozen=True)
 class ModelFacts:
+    """``range``: the lowest and the highest score there is."""
+
     id: int
     number: int
     name: str
     scaling: Scaling
+    range: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def find(
     raw = connection or current()
     named, number = getattr(options, "rubric", ""), getattr(options, "reward_model", 0)
     rubric = _rubric(project, named, raw) if named else None
-    model = _model(project, number, raw) if number else None
+    model = find_model(project, number, raw) if number else None
     if rubric is None and model is None:
         return None
     return Source(
@@ -184,14 +187,17 @@ def _rubric(project: Project, named: str, raw: psycopg.Connection) -> RubricFact
     )  # fmt: skip
 
 
-def _model(project: Project, number: int, raw: psycopg.Connection) -> ModelFacts:
+def find_model(project: Project, number: int, raw: psycopg.Connection) -> ModelFacts:
+    """A reward model that has scored responses. Raises Invalid."""
     model = RewardModel.objects.filter(project=project, number=number).first()
     if model is None:
         raise Invalid(f"There is no reward model {number}.")
     summary = queries.summary("reward_model", model.pk, connection=raw)
     if summary is None:
         raise Invalid(f"{model} has scored no response.", advice="Score responses on its page.")
-    return ModelFacts(model.pk, model.number, model.name, _standard(summary))
+    return ModelFacts(
+        model.pk, model.number, model.name, _standard(summary), (summary.low, summary.high)
+    )
 
 
 def _standard(summary: queries.Summary) -> Scaling:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from annotator.exporters.files import Row
 from annotator.exporters.recipe import REASONS, ExportOptions
+from annotator.exporters.score_rules import score_rules
+from annotator.exporters.text_rules import text_rules
 from annotator.exporters.verdicts import Decided
 from annotator.models import Project
 from annotator.queries.pair_texts import PromptText
@@ -44,7 +46,7 @@ def rules_of(
     project: Project, options: ExportOptions, *, connection: psycopg.Connection
 ) -> list[Rule]:
     """Fresh rules that the recipe asks for, in the order in which they are asked."""
-    return []
+    return [*score_rules(options), *text_rules(options, connection=connection)]
 
 
 class Cuts:

@@ -6,14 +6,16 @@ and gives the cells of each row. What it lacks is null in the row and counted in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import psycopg
 
 from annotator.exporters import reward_columns
+from annotator.exporters.cells import Cells
 from annotator.exporters.files import Row
 from annotator.exporters.recipe import ExportOptions
+from annotator.exporters.variants import Variants, variants_of
 from annotator.exporters.verdicts import Decided
 from annotator.models import Project
 from annotator.queries.pair_texts import Batch
@@ -145,6 +147,7 @@ class Sources:
             self.column_notes |= source.column_notes
         kinds = enumerate(sources)
         self._rewards = next((n for n, one in kinds if isinstance(one, reward_columns.Columns)), -1)
+        self._has_beside = any(isinstance(one, Variants) for one in sources)
         self._is_margin_reward = any(
             isinstance(one, VoteColumns) and one.margin_from == "reward" and "margin" in one.columns
             for one in sources
@@ -163,7 +166,7 @@ class Sources:
 
     def of(self, looked: list[Any], one: Decided) -> Row:
         """The cells of a row, in the order of ``columns``."""
-        cells: Row = {}
+        cells: Row = Cells() if self._has_beside else {}
         for source, found in zip(self.sources, looked, strict=True):
             cells |= source.of(found, one, cells)
         if self._is_margin_reward:
@@ -199,11 +202,21 @@ class Sources:
 
 
 def sources_of(
-    project: Project, options: ExportOptions, *, connection: psycopg.Connection
+    project: Project,
+    options: ExportOptions,
+    *,
+    connection: psycopg.Connection,
+    prompts: Sequence[int] | None = None,
 ) -> Sources:
-    """Every source that the recipe asks for. Raises Invalid for one that is not there."""
+    """Every source that the recipe asks for. Raises Invalid for one that is not there.
+
+    ``prompts``: the stream holds only their pairs.
+    """
     sources: list[Source] = [VoteColumns(options)]
     found = reward_columns.find(project, options, connection=connection)
     if found is not None:
         sources.append(reward_columns.Columns(found, decided_by=options.decided_by))
+    variants = variants_of(project, options, connection=connection, prompts=prompts)
+    if variants is not None:
+        sources.append(variants)
     return Sources(sources)
