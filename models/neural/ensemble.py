@@ -285,13 +285,11 @@ def diversity(reference: Floats, test: Floats) -> Metrics:
     ``correlation`` is the mean over pairs of members; ``disagree`` the share of test pairs in which
     not all members prefer the same answer; ``variance`` the mean over reference answers.
     """
-    matrix = np.atleast_2d(np.corrcoef(reference)) if reference.shape[1] > 1 else None
-    others = None if matrix is None else matrix[np.triu_indices(len(reference), 1)]
-    known = others is not None and np.isfinite(others).all()
+    alike = np.corrcoef(reference)[np.triu_indices(len(reference), 1)]  # NaN where one is constant
     signs = np.sign(test[:, 0::2] - test[:, 1::2])  # (k, n)
     split = (signs != signs[0]).any(axis=0)
     return {
-        "correlation": float(others.mean()) if others is not None and known else None,
+        "correlation": float(alike.mean()) if np.isfinite(alike).all() else None,
         "disagree": float(split.mean()) if len(split) else None,
         "disagree_n": len(split),
         "variance": float(transforms.ensemble_variance(reference).mean()),
