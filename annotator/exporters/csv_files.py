@@ -83,7 +83,8 @@ def _read(
     name: str, lines: Iterator[list[str]], check: Callable[[], object]
 ) -> tuple[int, list[Row]]:
     header = next(lines, [])
-    count, first = 0, []
+    count = 0
+    first: list[Row] = []
     for count, line in enumerate(lines, 1):
         if len(line) != len(header):
             raise BadFile(f"{name}: row {count:,} has {len(line)} cells, not {len(header)}")

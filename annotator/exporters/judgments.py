@@ -128,6 +128,7 @@ RESPONSES: Final = """
 class Options(RawOptions):
     """What a ``judgments`` export can be told."""
 
+    container: Literal["jsonl", "jsonl.gz", "parquet"] = Field("jsonl", title="File type")
     revisions: Literal["current", "all"] = Field(
         "current",
         title="Revisions",

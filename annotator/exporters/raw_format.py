@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from annotator.exporters.files import DEFAULT_SHARD_MB, Row, RowFile, open_file
 from annotator.exporters.fitting import check_container
 from annotator.exporters.pair_format import load_call
-from annotator.exporters.recipe import SPLITS, SplitName, WhoseVotes
+from annotator.exporters.recipe import SPLITS, Container, SplitName, WhoseVotes
 from annotator.exporters.verdicts import Ledger
 from annotator.models import Project
 from annotator.queries.datasets import RaterVotes, pseudonym
@@ -28,7 +28,7 @@ class RawOptions(WhoseVotes):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    container: Literal["jsonl", "jsonl.gz", "parquet"] = Field("jsonl", title="File type")
+    container: Container = Field("jsonl", title="File type")
     shard_mb: int = Field(
         DEFAULT_SHARD_MB,
         ge=1,
