@@ -177,7 +177,7 @@ def plan_of(
 
     ``prompts``: the pass will read only their pairs.
     """
-    sources = sources_of(project, options, connection=connection)
+    sources = sources_of(project, options, connection=connection, prompts=prompts)
     return Plan(
         options=options,
         form=make_format(options, shape),
