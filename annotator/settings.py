@@ -224,6 +224,14 @@ LLM_HOSTS = [*env_list("LLM_HOSTS", []), SIMULATED_JUDGE]
 SCORE_REQUESTS_PER_MINUTE = env_int("SCORE_REQUESTS_PER_MINUTE", 60)
 SCORE_WAIT_SECONDS = env_int("SCORE_WAIT_SECONDS", 5)
 
+# Datasets -----------------------------------------------------------------------------------
+# Requests a minute by one signed link, 0 for no limit: downloaders that resume make many.
+LINK_REQUESTS_PER_MINUTE = env_int("LINK_REQUESTS_PER_MINUTE", 120)
+# Hosts that datasets may be pushed to, as in LLM_HOSTS; the endpoint and its token.
+HUB_HOSTS = env_list("HUB_HOSTS", [])
+HF_ENDPOINT = env_str("HF_ENDPOINT", "https://huggingface.co")
+HF_TOKEN = env_str("HF_TOKEN")
+
 # Security -----------------------------------------------------------------------------------
 
 HTTPS = env_bool("HTTPS", default=False)

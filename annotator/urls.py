@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 
 from annotator.api import api, nothing_here
 from annotator.urls_datasets import datasets as around_datasets
+from annotator.urls_datasets import open_links
 from annotator.urls_rubrics import rubrics
 from annotator.views import (
     accounts,
@@ -133,6 +134,7 @@ urlpatterns = [
     path("preferences/tokens/", accounts.tokens, name="tokens"),
     path("preferences/tokens/<int:token_id>/revoke/", accounts.revoke_token, name="token_revoke"),
     path("p/<slug:slug>/", include(project)),
+    *open_links,
     path("api/v1/", api.urls),
     re_path(r"^api/v1/", nothing_here),
     path("accounts/", include("allauth.urls")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,11 +40,16 @@ def size(folder: Path) -> int:
 
 
 def stream(
-    folder: Path, *, inside: str, more: Mapping[str, bytes] | None = None
+    folder: Path,
+    *,
+    inside: str,
+    more: Mapping[str, bytes] | None = None,
+    only: Collection[str] | None = None,
 ) -> Iterator[bytes]:
     """The files below ``folder`` as a ZIP archive, under the name ``inside``.
 
-    ``more`` are small files by name that come first, instead of those of the folder so named.
+    ``more`` are small files by name that come first, instead of those of the folder so named;
+    ``only``: of the folder's files those so named.
 
     Stored, not compressed: weights hardly shrink and would only cost time.
     """
@@ -54,9 +59,10 @@ def stream(
             archive.writestr(f"{inside}/{name}", content)
             yield pipe.take()
         for path in files_of(folder):
-            if str(path.relative_to(folder)) in (more or {}):
+            name = str(path.relative_to(folder))
+            if name in (more or {}) or (only is not None and name not in only):
                 continue
-            info = zipfile.ZipInfo.from_file(path, f"{inside}/{path.relative_to(folder)}")
+            info = zipfile.ZipInfo.from_file(path, f"{inside}/{name}")
             with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while piece := source.read(PIECE):
                     target.write(piece)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,10 @@ from django.db.models import F
 from annotator.errors import Gone
 from annotator.exporters import manifest as manifests
 from annotator.models import AuditEvent, DatasetVersion, User
+from annotator.services import archives
 
 PREVIEW: Final = "preview.json"  # written by the build, for the page
+ARCHIVE: Final = "all.zip"  # every file of a version, made while it is sent
 
 
 def folder_of(version: DatasetVersion) -> Path:
@@ -25,15 +28,32 @@ def folder_of(version: DatasetVersion) -> Path:
 
 def file_names(version: DatasetVersion) -> list[str]:
     """Everything a version offers, data first."""
-    return [*(entry["name"] for entry in version.files), *manifests.EXTRAS]
+    more = version.manifest.get("extra_files", [])  # what the format put beside its rows
+    return [*(entry["name"] for entry in version.files), *more, *manifests.EXTRAS]
 
 
 def path_of(version: DatasetVersion, name: str) -> Path:
     """Where one file of a version lies. Raises Gone where it is not, or not on the disk."""
+    require_kept(version)
     path = folder_of(version) / name
     if name not in file_names(version) or not path.is_file():
         raise Gone(f"{version} has no file {name}.")
     return path
+
+
+def require_kept(version: DatasetVersion) -> None:
+    """Raises Gone where a version was deleted."""
+    if version.deleted_at is not None:
+        raise Gone(
+            f"{version} was deleted on {version.deleted_at:%Y-%m-%d}.",
+            advice="Its recipe and figures are kept; building the recipe again makes a new version.",
+        )
+
+
+def require(version: DatasetVersion, name: str) -> None:
+    """Raises Gone where a version does not offer a file; ``ARCHIVE`` stands for all of them."""
+    for one in file_names(version) if name == ARCHIVE else [name]:
+        path_of(version, one)
 
 
 def tag_of(version: DatasetVersion, name: str) -> str:
@@ -52,9 +72,19 @@ def preview_of(version: DatasetVersion) -> list[dict[str, Any]]:
 
 
 def record_download(
-    *, version: DatasetVersion, name: str, by: User, span: tuple[int, int] | None
+    *,
+    version: DatasetVersion,
+    name: str,
+    by: User | None,
+    span: tuple[int, int] | None,
+    via: str = "page",
+    link: dict[str, Any] | None = None,
 ) -> None:
-    """Note who took what. ``span`` is the part asked for, (first, last) byte, or None for all."""
+    """Note who took what.
+
+    ``span`` is the part asked for, (first, last) byte, or None for all. ``via``: "page", "token",
+    "link" or "hub". Whoever has a ``link`` is nobody we know: it says who made it.
+    """
     with transaction.atomic():
         if span is None or span[0] == 0:
             DatasetVersion.objects.filter(pk=version.pk).update(downloads=F("downloads") + 1)
@@ -63,8 +93,22 @@ def record_download(
             actor=by,
             verb="dataset.download",
             subject=str(version),
-            data={"file": name} | ({"bytes": list(span)} if span else {}),
+            data={"file": name, "via": via}
+            | ({"bytes": list(span)} if span else {})
+            | ({"link": link} if link else {}),
         )
+
+
+def zip_name(version: DatasetVersion) -> str:
+    """What the archive of a version is called, and the folder in it."""
+    return f"{version.project.slug}-v{version.number}"
+
+
+def zip_pieces(version: DatasetVersion) -> Iterator[bytes]:
+    """All files that a version offers as a ZIP archive. Raises Gone before the first piece."""
+    names = file_names(version)
+    require(version, ARCHIVE)
+    return archives.stream(folder_of(version), inside=zip_name(version), only=names)
 
 
 def deliver(version: DatasetVersion, target: Path) -> list[Path]:

@@ -125,6 +125,11 @@ LEAST: Final = {
     "recipe_compare": Role.OWNER,
     "recipe_file": Role.OWNER,
     "recipe_import": Role.OWNER,
+    "dataset_compare": Role.OWNER,
+    "dataset_archive": Role.OWNER,
+    "dataset_links": Role.OWNER,
+    "dataset_downloads": Role.OWNER,
+    "dataset_delete": Role.OWNER,
 }
 METHODS: Final = ("get", "post")
 NAMES: Final = [pattern.name for pattern in urls.project]
@@ -240,6 +245,9 @@ def test_roles_get_in_where_they_may(
             "reward_try",
             "dataset",
             "dataset_download",
+            "dataset_archive",
+            "dataset_downloads",
+            "dataset_delete",
             "image",
             "member_change",
             "member_remove",

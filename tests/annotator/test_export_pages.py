@@ -262,7 +262,7 @@ def test_a_download_is_the_file_and_is_written_to_the_audit(project: Project) ->
     )
     assert response["X-Content-Type-Options"] == "nosniff"
     event = AuditEvent.objects.get(verb="dataset.download")
-    assert event.data == {"file": "train.jsonl"}
+    assert event.data["file"] == "train.jsonl"
     assert event.actor is not None
     assert DatasetVersion.objects.get().downloads == 1
     for name in ("manifest.json", "README.md", "SHA256SUMS"):
