@@ -43,9 +43,8 @@ MOST_MEMBERS: Final = 32
 ALONE: Final = {
     "members": 1,
     "prior_scale": 0.0,
-    "devices": 1,
-    "sharding": "full",
 }  # not written down: as if there were no such thing
+ONE_DEVICE: Final = {"devices": 1, "sharding": "full"}  # neither; no weights change with them
 SEEDS: Final = 2**31
 
 
@@ -131,7 +130,8 @@ class TrainingConfig(BaseModel):
     def _without_members(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """One model is written as ever, so that versions without ensembles read it too."""
         found: dict[str, Any] = handler(self)
-        return {k: v for k, v in found.items() if k not in ALONE or v != ALONE[k]}
+        usual = ALONE | ONE_DEVICE
+        return {k: v for k, v in found.items() if k not in usual or v != usual[k]}
 
     def member(self, number: int) -> TrainingConfig:
         """What trains member ``number``, counted from 0, by itself: the first has the run's own
