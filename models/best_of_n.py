@@ -49,13 +49,15 @@ class Point:
 class Curve:
     """``peak`` is the n at which the gold is highest; ``drop`` the gold at the largest n less that
     at the peak, on the same prompts: 0 where the peak is the end. ``left_out`` prompts have fewer
-    candidates than the largest n."""
+    candidates than the largest n. ``last`` (prompts,) is the gold at the largest n by prompt, in an
+    order that is the same for all proxies that score the same candidates."""
 
     points: list[Point]
     prompts: int
     left_out: int
     peak: int
     drop: Mean
+    last: Floats
 
     @property
     def is_gamed(self) -> bool:
@@ -152,7 +154,15 @@ def _curve(steps: Sequence[int], shares: list[Floats], *, left_out: int) -> Curv
     drop = Mean(0.0, None)
     if peak < len(points) - 1:
         drop = _mean(shares[-1][:, 1] - shares[peak][:, 1])
-    return Curve(points, len(shares[0]), left_out, steps[peak], drop)
+    return Curve(points, len(shares[0]), left_out, steps[peak], drop, shares[-1][:, 1])
+
+
+def gain(one: Curve, other: Curve) -> Mean:
+    """How much more often the pick of ``one`` wins by the gold than that of ``other``, at the
+    largest n and on the same prompts. Raises ValueError for curves of unlike candidates."""
+    if one.last.shape != other.last.shape or one.points[-1].n != other.points[-1].n:
+        raise ValueError("two proxies are compared on the same candidates")
+    return _mean(one.last - other.last)
 
 
 def _mean(values: Floats) -> Mean:

@@ -6,7 +6,7 @@ ones counted as wrong. Parts that cannot be said are None, and ``missing`` says 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -18,7 +18,7 @@ from annotator.queries.evaluation_pairs import NAMELESS, SPLIT_KEYS, Pairs, Vote
 from annotator.queries.quality_data import Codes
 from annotator.services import evaluation_benchmark
 from models.baselines import human_ceiling
-from models.best_of_n import Curve, Mean, curve
+from models.best_of_n import Curve, Mean, curve, gain
 from models.calibration import brier, log_loss
 from models.calibrators import CALIBRATORS, cross_fitted
 from models.intervals import Accuracy, Interval
@@ -34,6 +34,7 @@ from models.rm_evaluation import (
     sliced,
     strict,
 )
+from models.transforms import COMBINATIONS
 
 Json = dict[str, Any]
 
@@ -90,6 +91,7 @@ class Candidates:
     scores: Floats | None  # None: the model compares, and has none to choose by
     golds: Floats
     gold: str  # who the gold is, in words
+    by_ways: Mapping[str, Floats] = field(default_factory=dict)  # of an ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,7 +419,32 @@ def _best_of_n(given: Candidates) -> Json | None:
             for point in found.points
         ],
         "message": _gamed(found, given.gold),
+        "ways": list(_ways(given)),
     }  # fmt: skip
+
+
+def _ways(given: Candidates) -> Iterator[Json]:
+    """Of an ensemble, how its members are combined: each way's pick by the gold, and at the largest
+    n beside that of the mean, on the same prompts."""
+    curves = {
+        key: curve(scores, given.golds, given.prompts) for key, scores in given.by_ways.items()
+    }
+    mean = curves.get("mean")
+    for key, found in curves.items():
+        if found is None or mean is None:
+            return
+        yield {
+            "key": key,
+            "says": COMBINATIONS[key],
+            "n": found.points[-1].n,
+            "gold": _mean(found.points[-1].gold, found.prompts),
+            "peak": found.peak,
+            "is_gamed": found.is_gamed,
+            "gain": None if key == "mean" else _mean(gain(found, mean), found.prompts),
+            "points": [
+                {"n": point.n, "gold": _mean(point.gold, found.prompts)} for point in found.points
+            ],
+        }
 
 
 def _mean(one: Mean, n: int) -> Json:

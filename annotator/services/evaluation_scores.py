@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ from annotator.queries.evaluation_pairs import Pairs
 from annotator.queries.quality_data import Codes
 from annotator.queries.reward_scores import Subject, subjects
 from annotator.queries.snapshot import current
-from annotator.services import devices, runs, training
+from annotator.services import devices, ensembles, runs, training
+from annotator.services.ensembles import Scored, Way
 from annotator.services.picture_files import locate
 from annotator.services.reward_rows import write_model
 from models import gateway
@@ -73,16 +74,14 @@ def score(work: runs.Work, model: RewardModel, ids: Codes, tick: Callable[[int],
 
     The device is the caller's. Whoever goes on after a kill asks for what is missing then.
     """
-    unscored, spent = 0, _Spent(work)
+    unscored, spent, way = 0, _Spent(work), ensembles.way_of(model)
     for start in range(0, len(ids), CHUNK):
         chunk = subjects(ids[start : start + CHUNK].tolist(), is_read=False)
-        found = _ask(work, model, chunk)
-        known = np.isfinite(found)
+        found = _ask(work, model, chunk, way=way)
+        known = np.isfinite(found.scores)
         unscored += int((~known).sum())
-        write_model(
-            work, model.pk, [one.id for one, is_ in zip(chunk, known, strict=True) if is_],
-            found[known],
-        )  # fmt: skip
+        ids_known = [one.id for one, is_ in zip(chunk, known, strict=True) if is_]
+        write_model(work, model.pk, ids_known, found.where(known), way=way)
         done = start + len(ids[start : start + CHUNK])
         spent.count(done)
         tick(done)
@@ -134,7 +133,7 @@ def _subtract(work: runs.Work, model: RewardModel, ids: Codes) -> NDArray[np.flo
     flat = [known[pk] for pk in ids.ravel().tolist() if pk in known]
     if len(flat) < ids.size:  # gone since
         return np.full(len(ids), np.nan)
-    scores = _ask(work, model, flat).reshape(-1, 2)
+    scores = _ask(work, model, flat, way=ensembles.way_of(model)).scores.reshape(-1, 2)
     return np.asarray(scores[:, 0] - scores[:, 1])
 
 
@@ -152,12 +151,32 @@ def _by_id(ids: Codes) -> dict[int, Subject]:
     return {one.id: one for one in found}
 
 
-def _ask(work: runs.Work, model: RewardModel, chunk: list[Subject]) -> NDArray[np.float64]:
+def _ask(work: runs.Work, model: RewardModel, chunk: list[Subject], *, way: Way) -> Scored:
     """Scores (m,), NaN where there is none."""
     given = [conversation(work, one) for one in chunk]
     asked = [one for one in given if one is not None]
-    return _filled([one is not None for one in given],
-                   _reply(work, model, "reward-model", {"asked": asked}))  # fmt: skip
+    told = ensembles.ask(model, asked, way=way, check=work.check)
+    is_known = [one is not None for one in given]
+    variance = None if told.variance is None else _filled(is_known, told.variance)
+    return Scored(_filled(is_known, told.scores), variance)
+
+
+def by_ways(
+    work: runs.Work, model: RewardModel, ids: Codes, ways: Sequence[Way]
+) -> list[NDArray[np.float64]]:
+    """Scores (m,) of responses (m,) made of an ensemble's members in each of some ways, NaN where
+    there is none. They are kept nowhere: of members only the variance is stored."""
+    found = [np.full(len(ids), np.nan) for _ in ways]
+    for start in range(0, len(ids), CHUNK):
+        known = _by_id(ids[start : start + CHUNK])
+        given = [(n, conversation(work, known[pk])) for n, pk in
+                 enumerate(ids[start : start + CHUNK].tolist(), start=start) if pk in known]  # fmt: skip
+        asked = [(n, one) for n, one in given if one is not None]
+        table = ensembles.ask_members(model, [one for _, one in asked], check=work.check)
+        for scores, way in zip(found, ways, strict=True):
+            scores[[n for n, _ in asked]] = way.of(table)
+        work.check()
+    return found
 
 
 def _reply(
@@ -175,7 +194,9 @@ def _reply(
     return scores
 
 
-def _filled(is_known: list[bool], scores: list[float | None]) -> NDArray[np.float64]:
+def _filled(
+    is_known: list[bool], scores: Sequence[float | None] | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Scores where they are known, NaN elsewhere."""
     found = np.full(len(is_known), np.nan)
     found[is_known] = [np.nan if score is None else score for score in scores]

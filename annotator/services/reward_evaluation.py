@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
+from numpy.typing import NDArray
 
 from annotator.errors import Conflict, Invalid, NotFound
 from annotator.models import Project, RewardModel, Run, Split, User
@@ -21,7 +22,8 @@ from annotator.queries.evaluation_pairs import LIMIT, Data, Pairs, Votes
 from annotator.queries.evaluations import Choice, choices
 from annotator.queries.quality_data import Codes
 from annotator.queries.snapshot import snapshot
-from annotator.services import evaluation_scores, runs
+from annotator.services import ensembles, evaluation_scores, runs
+from annotator.services.ensembles import Way
 from annotator.services.evaluation_figures import (
     Candidates,
     Crowd,
@@ -33,12 +35,14 @@ from annotator.services.evaluation_figures import (
 from annotator.services.evaluation_scores import can_score, compares
 from models.intervals import Accuracy
 from models.rm_evaluation import Floats, Swap
+from models.transforms import COMBINATIONS
 from rubrics.rewards import EVEN
 
 STAGES: Final = (("collect", "Collect"), ("score", "Score"), ("measure", "Measure"))
 PEOPLE: Final = "people"
 MAX_TAGS: Final = 30
 MAX_GROUPS: Final = 12
+MOST_CANDIDATES: Final = 20_000  # asked of the members of an ensemble for best of n
 KIND_NAMES: Final = {"human": "people here", "imported": "imported raters"}
 
 
@@ -160,8 +164,10 @@ class _Job:
         self.to_score = [one for one in asked if not compares(one)]
         golden = self._models([self.gold] if self.gold else [])
         self.to_score += [one for one in golden if one not in self.to_score]
+        self.units = {one.pk: ensembles.unit_of(one) for one in self._models(self.rivals)}
         self.done = 0
         self.margins: dict[int, Floats] = {}  # (n,) of each that compares
+        self.by_ways: dict[str, Floats] = {}  # of candidates, by ways of an ensemble
         self.notes: list[str] = []
 
     def _models(self, among: Sequence[Choice]) -> list[RewardModel]:
@@ -222,7 +228,19 @@ class _Job:
                 self._compare(model, found.pairs)
             if not can_score(self.model):
                 return None
+            self._ask_members(found)
             return evaluation_scores.swap(self.work, self.model, found.pairs)
+
+    def _ask_members(self, found: _Collected) -> None:
+        """Of an ensemble, what each way of combining its members makes of candidates."""
+        if ensembles.members_of(self.model) == 1:
+            return
+        kept = whole_prompts(found.candidate_prompts, most=MOST_CANDIDATES)
+        ids, ways = found.candidates, [Way(combine) for combine in COMBINATIONS]
+        scores = evaluation_scores.by_ways(self.work, self.model, ids[kept], ways)
+        for way, told in zip(ways, scores, strict=True):
+            self.by_ways[way.combine] = np.full(len(ids), np.nan)
+            self.by_ways[way.combine][kept] = told
 
     def _tick(self, more: int) -> Callable[[int], None]:
         """Progress of a part of so many, after the parts before it."""
@@ -297,6 +315,9 @@ class _Job:
                 f"{seen:,} of these pairs are of the train split, from which models learn: on them"
                 " this is no held-out accuracy."
             )
+        if ensembles.members_of(self.model) > 1:
+            way = ensembles.way_of(self.model)
+            cautions.append(f"Its score is {way}: an ensemble is measured as one model.")
         for one in self._models(self.rivals):
             if compares(one) and one.pk not in self.margins:
                 cautions.append(
@@ -325,7 +346,8 @@ class _Job:
         if compares(self.model):
             return self.margins.get(self.model.pk, np.full(len(pairs), np.nan)), None
         scores = self._sides(raw, "reward_model", self.model.pk, pairs)
-        return scores[:, 0] - scores[:, 1], scores
+        unit = ensembles.unit_of(self.model)  # of an ensemble: log-odds again
+        return unit * (scores[:, 0] - scores[:, 1]), scores
 
     def _sides(self, raw: psycopg.Connection, source: str, of: int, pairs: Pairs) -> Floats:
         """Scores (n, 2) of chosen and rejected."""
@@ -351,7 +373,9 @@ class _Job:
         source = "reward_model" if one.kind == "reward-model" else "rubric_version"
         scores = self._sides(raw, source, one.id, pairs)
         even = EVEN if one.kind == "rubric" else 0.0
-        return Scorer(one.key, one.label, one.kind, scores[:, 0] - scores[:, 1], even)
+        unit = self.units.get(one.id, 1.0) if one.kind == "reward-model" else 1.0
+        margins = unit * (scores[:, 0] - scores[:, 1])
+        return Scorer(one.key, one.label, one.kind, margins, even)
 
     def _crowd(
         self, raw: psycopg.Connection, votes: Votes, raters: Sequence[queries.Rater]
@@ -395,7 +419,14 @@ class _Job:
         else:
             source = "reward_model" if gold.kind == "reward-model" else "rubric_version"
             golds, label = queries.read_scores(raw, source, gold.id, ids), gold.label
-        return Candidates(found.candidate_prompts, scores, golds, label)
+        return Candidates(found.candidate_prompts, scores, golds, label, self.by_ways)
+
+
+def whole_prompts(prompts: Codes, *, most: int) -> NDArray[np.bool_]:
+    """Which candidates (m,) belong to the first prompts that have no more than ``most`` in all."""
+    _, code, counts = np.unique(prompts, return_inverse=True, return_counts=True)
+    kept: NDArray[np.bool_] = (np.cumsum(counts) <= most)[code.reshape(-1)]
+    return kept
 
 
 def _judge_raters(raters: Sequence[queries.Rater], judge_id: int) -> list[int]:

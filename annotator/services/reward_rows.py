@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from annotator.errors import Conflict, NotFound
 from annotator.models import RewardScore, RubricVersion
 from annotator.queries.reward_scores import BASIS
-from annotator.services import runs
+from annotator.services import ensembles, runs
+from annotator.services.ensembles import Scored, Way
 
 VERDICTS: Final = """
     INSERT INTO annotator_criterionverdict AS v
@@ -29,12 +30,13 @@ VERDICTS: Final = """
         at = excluded.at
 """
 SCORES: Final = """
-    INSERT INTO annotator_rewardscore (project_id, response_id, {source}_id, mean, at)
-    SELECT %(project)s, x.response, %(of)s, x.mean, clock_timestamp()
-    FROM unnest(%(responses)s::bigint[], %(means)s::float8[]) AS x (response, mean)
+    INSERT INTO annotator_rewardscore (project_id, response_id, {source}_id, mean, variance, at)
+    SELECT %(project)s, x.response, %(of)s, x.mean, x.variance, clock_timestamp()
+    FROM unnest(%(responses)s::bigint[], %(means)s::float8[], %(variances)s::float8[])
+        AS x (response, mean, variance)
     ORDER BY x.response
     ON CONFLICT ({source}_id, response_id) WHERE {source}_id IS NOT NULL DO UPDATE
-    SET mean = excluded.mean, variance = NULL, at = excluded.at
+    SET mean = excluded.mean, variance = excluded.variance, at = excluded.at
 """
 SWEPT_AT_ONCE: Final = 20_000
 
@@ -73,16 +75,18 @@ def write_rubric(
         with connection.cursor() as cursor:
             if said:
                 cursor.execute(VERDICTS, _columns(said))
-            _write_scores(cursor, "rubric_version", version.pk, work, responses, rewards)
+            scored = Scored(rewards, None)
+            _write_scores(cursor, "rubric_version", version.pk, work, responses, scored)
 
 
 def write_model(
-    work: runs.Work, model_id: int, responses: Sequence[int], scores: NDArray[np.float64]
+    work: runs.Work, model_id: int, responses: Sequence[int], scored: Scored, *, way: Way
 ) -> None:
-    """The scores (n,) of responses (n,) by a reward model. Raises LostRun."""
+    """What a reward model says of responses (n,). Raises LostRun, NotFound, Conflict."""
     with transaction.atomic(), connection.cursor() as cursor:
         work.heartbeat()
-        _write_scores(cursor, "reward_model", model_id, work, responses, scores)
+        ensembles.hold(model_id, way)
+        _write_scores(cursor, "reward_model", model_id, work, responses, scored)
 
 
 def settle_basis(version: RubricVersion, basis: dict[str, Any]) -> bool:
@@ -144,11 +148,13 @@ def _write_scores(
     pk: int,
     work: runs.Work,
     responses: Sequence[int],
-    means: NDArray[np.float64],
+    scored: Scored,
 ) -> None:
+    n = len(responses)
     values = {
         "project": work.run.project_id, "of": pk, "responses": list(responses),
-        "means": means.tolist(),
+        "means": scored.scores.tolist(),
+        "variances": [None] * n if scored.variance is None else scored.variance.tolist(),
     }  # fmt: skip
     cursor.execute(SCORES.format(source=source), values)
 

@@ -28,7 +28,8 @@ from annotator.models import (
 from annotator.queries import reward_pairs
 from annotator.queries import reward_scores as queries
 from annotator.queries.reward_scores import Wanted
-from annotator.services import devices, rubrics, runs, training
+from annotator.services import devices, ensembles, rubrics, runs, training
+from annotator.services.ensembles import Way
 from annotator.services.picture_files import locate
 from annotator.services.reward_rows import settle_basis, write_model
 from annotator.services.rubric_rewards import FORMS, Basis, RubricScoring, is_asked
@@ -57,12 +58,16 @@ def start(
     splits: Sequence[str] = (),
     sample: int | None = None,
     budget: Budget | None = None,
+    combine: str = "",
+    penalty: float | None = None,
 ) -> Run:
     """A queued run that scores responses by one of the two; the caller enqueues its job.
 
     ``form``: "weighted" or "share"; empty is weighted where criteria have weights. ``judge``: whose
     model answers the criteria that a language model checks; the version's verifier if not given.
-    ``only`` is a key of queries.reward_scores.ONLY. Raises Invalid, Conflict.
+    ``only`` is a key of queries.reward_scores.ONLY. ``combine`` and ``penalty``: how one score is
+    made of the members of an ensemble (models.transforms.combine), the way of the scores that
+    stand if not given; the run deletes scores made in another. Raises Invalid, Conflict.
     """
     if (version is None) == (reward_model is None):
         raise Invalid("Scores are by a rubric version or by a reward model.")
@@ -91,7 +96,10 @@ def start(
         assert reward_model is not None
         project, title = reward_model.project, f"Score responses by {reward_model}"
         _require_files(reward_model)
+        way = Way.checked(combine, penalty) if combine else ensembles.way_of(reward_model)
+        ensembles.require_fit(reward_model, way)
         config |= {"reward_model": reward_model.pk, "model": reward_model.name, "queue": "gpu"}
+        config |= {ensembles.WAY: way.as_json()} if ensembles.members_of(reward_model) > 1 else {}
     return runs.start(project=project, kind=Run.Kind.SCORE, title=title, config=config, by=by)
 
 
@@ -285,6 +293,9 @@ class _ByModel(_Job):
         _require_files(model)
         super().__init__(work, model.pk)
         self.model = model
+        self.way = Way.from_json(self.config.get(ensembles.WAY))
+        if ensembles.settle(model, self.way):
+            work.log(f"a score is {self.way}; those made in another way are gone")
         self.unscored = 0
 
     def score_all(self) -> str:
@@ -313,24 +324,17 @@ class _ByModel(_Job):
     def _score(self, chunk: list[queries.Subject]) -> int:
         answers = [(one, self._answer(one)) for one in chunk]
         known = [(one, answer) for one, answer in answers if answer is not None]
-        reply = gateway.score_in_child(
-            {
-                "method": "reward-model",
-                "folder": str(training.artifact_folder(self.model)),
-                "embeddings": str(training.embeddings_folder()),
-                "asked": [(_clean(one.messages), answer) for one, answer in known],
-            },
+        told = ensembles.ask(
+            self.model,
+            [(_clean(one.messages), answer) for one, answer in known],
+            way=self.way,
             check=self.work.check,
         )
-        scored = [
-            (one.id, score)
-            for (one, _), score in zip(known, reply["scores"], strict=True)
-            if score is not None
-        ]
-        self.unscored += len(chunk) - len(scored)
-        ids = [pk for pk, _ in scored]
-        write_model(self.work, self.model.pk, ids, np.array([score for _, score in scored]))
-        return len(scored)
+        rows = np.isfinite(told.scores)
+        ids = [one.id for (one, _), is_known in zip(known, rows, strict=True) if is_known]
+        self.unscored += len(chunk) - len(ids)
+        write_model(self.work, self.model.pk, ids, told.where(rows), way=self.way)
+        return len(ids)
 
     def _answer(self, one: queries.Subject) -> Any:
         """What the process that scores is given; None where a picture is lost."""
