@@ -19,10 +19,11 @@ from annotator.models import RewardModel, Role, Run, RunState
 from annotator.models.people import hash_token
 from annotator.queries import reward_asks as queries
 from annotator.queries.access import access_or_404
-from annotator.services import asked_items, rate_limits, reward_transforms
+from annotator.services import asked_items, ensembles, rate_limits, reward_transforms
 from annotator.services import reward_asks as service
+from annotator.services.ensembles import LARGEST_PENALTY
 from annotator.services.reward_asks import MAX_TEXT, MOST_TEXTS, MOST_TURNS
-from models.transforms import MOST_REFERENCES, ON_PROMPT
+from models.transforms import MOST_REFERENCES, ON_PROMPT, PENALTY
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,10 @@ project_router = Router(tags=["reward models"])
 BIGGEST: Final = 2**63 - 1
 PAGE: Final = 100
 MOST: Final = 1_000
+TOLD: Final = ("reference", "scores", "raw", "variance", "combined")
 
 Transform = Literal["raw", "standardized", "par", "log-sigmoid"]
+Combine = Literal["mean", "worst", "penalized"]
 
 
 class MessageIn(Schema):
@@ -71,8 +74,20 @@ class ItemIn(Schema):
 
 
 class ScoreIn(Schema):
+    """``combine``: how one score is made of an ensemble's members; ``penalty`` is what the variance
+    of the members counts in "penalized"."""
+
     items: list[ItemIn] = Field(min_length=1, max_length=MOST_TEXTS)
     transform: Transform = "raw"
+    combine: Combine = "mean"
+    penalty: float = Field(PENALTY, ge=0, le=LARGEST_PENALTY)
+
+
+class WayOut(Schema):
+    """How one score is made of an ensemble's members."""
+
+    combine: str
+    penalty: float
 
 
 class ReferenceOut(Schema):
@@ -87,7 +102,8 @@ class ScoreOut(Schema):
     """``scores`` in the order of the items, null where one has none; then ``run`` is null.
 
     Where no worker answered in time they are null, and ``run`` is the run that will have them as
-    its result: read it at /api/v1/projects/SLUG/runs/RUN.
+    its result: read it at /api/v1/projects/SLUG/runs/RUN. ``variance`` is that of an ensemble's
+    members, each in its own standard deviations; null for a single model.
     """
 
     run: int | None
@@ -98,6 +114,8 @@ class ScoreOut(Schema):
     reference: ReferenceOut | None
     scores: list[float | None] | None
     raw: list[float | None] | None
+    variance: list[float | None] | None
+    combined: WayOut | None
 
 
 class ModelOut(Schema):
@@ -121,11 +139,13 @@ class StoredOut(Schema):
 
 class StoredPageOut(Schema):
     """``next`` is the ``after`` of the next page, null at the end. ``variance`` is that of an
-    ensemble's members, of raw scores."""
+    ensemble's members, each in its own standard deviations, whatever the transform; ``combined``
+    is how the stored scores were made of them."""
 
     model: str
     transform: str
     reference: ReferenceOut | None
+    combined: WayOut | None
     scores: list[StoredOut]
     next: int | None
 
@@ -164,7 +184,9 @@ def score(request: HttpRequest, pk: int, body: ScoreIn) -> Status[dict[str, Any]
     _limit(request)
     model = _find(request, pk)
     items = asked_items.items(model.project, body.model_dump()["items"])
-    asked = service.make(items, transform=body.transform)
+    asked = service.make(
+        items, transform=body.transform, combine=body.combine, penalty=body.penalty
+    )
     with transaction.atomic():
         run = service.begin(model=model, asked=asked, by=request.user)
         base.enqueue(run)
@@ -199,7 +221,7 @@ def _answer(model: RewardModel, run: Run, transform: str) -> dict[str, Any]:
         "project": model.project.slug,
         "model": model.name,
         "transform": transform,
-        **{name: result.get(name) for name in ("reference", "scores", "raw")},
+        **{name: result.get(name) for name in TOLD},
     }
 
 
@@ -223,11 +245,16 @@ def stored_scores(request: HttpRequest, pk: int, page: Query[PageIn]) -> dict[st
             others = [mean for other, mean in of_prompt.get(prompt, ()) if other != response]
             references.append(np.array(others[:MOST_REFERENCES]))
     raw = np.array([row[2] for row in rows], dtype=np.float64)
-    shown = reward_transforms.apply(page.transform, raw, reference=reference, references=references)
+    shown = reward_transforms.apply(
+        page.transform, raw, reference=reference, references=references,
+        unit=ensembles.unit_of(model),
+    )  # fmt: skip
+    is_ensemble = ensembles.members_of(model) > 1
     return {
         "model": model.name,
         "transform": page.transform,
         "reference": reference.as_json() if reference else None,
+        "combined": ensembles.way_of(model).as_json() if is_ensemble else None,
         "scores": [
             {"response": row[0], "prompt": row[1], "variance": row[3],
              "score": float(value) if np.isfinite(value) else None}

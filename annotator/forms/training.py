@@ -20,6 +20,7 @@ MODEL_HELP: Final = (
     "An id of the Hugging Face hub, such as {examples}, or a folder the operator allows. Code that"
     " comes with a model is never run."
 )
+GENERAL: Final = ("seed", "members", "prior_scale")  # of any training
 TEXT_MODELS: Final = "distilbert-base-uncased or Qwen/Qwen3-0.6B"
 EXAMPLES: Final = {
     "frozen": "sentence-transformers/all-MiniLM-L6-v2 or Qwen/Qwen3-0.6B",
@@ -69,9 +70,11 @@ class TrainForm(forms.Form):
         self.fields["backbone"].choices = choices(self.backbones)  # type: ignore[attr-defined]
         examples = EXAMPLES.get(self.methods["backbone"], TEXT_MODELS)
         self.fields["model"].help_text = MODEL_HELP.format(examples=examples)
-        self.fields["seed"] = form_field("seed", TrainingConfig.model_fields["seed"])
-        self.fields["seed"].initial = 0
-        self.fields["seed"].required = False
+        for name in GENERAL:
+            info = TrainingConfig.model_fields[name]
+            self.fields[name] = form_field(name, info)
+            self.fields[name].initial = info.default
+            self.fields[name].required = False
         was_shown = set(data.get("shown", "").split()) if data is not None else set()
         self.options: dict[str, type[BaseModel]] = {}
         for kind, table in (("objective", OBJECTIVES), ("backbone", self.backbones)):
@@ -100,6 +103,10 @@ class TrainForm(forms.Form):
     @property
     def objective_fields(self) -> list[forms.BoundField]:
         return self._fields_of("objective")
+
+    @property
+    def general_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in (*GENERAL, "minutes")]
 
     @property
     def backbone_fields(self) -> list[forms.BoundField]:
@@ -132,8 +139,7 @@ class TrainForm(forms.Form):
         """What ``services.training.start`` is asked for."""
         data = self.cleaned_data
         options = {name: v for kind in self.options for name, v in self._values(kind).items()}
-        if data.get("seed") is not None:
-            options["seed"] = data["seed"]
+        options |= {name: data[name] for name in GENERAL if data.get(name) is not None}
         if data.get("minutes"):
             options["time_limit"] = data["minutes"] * 60
         backbone = data["backbone"]

@@ -13,6 +13,7 @@ from annotator.models import Run, RunPoint, RunState
 EVALUATIONS_READ: Final = 200
 POINTS_READ: Final = 2_000  # services.training_events keeps at most 1,000 of a kind
 RATE_POINTS: Final = 30
+MEMBER: Final = "member"  # of an ensemble, in the values of a point
 
 Series = list[tuple[float, float]]
 
@@ -44,6 +45,7 @@ class Curves:
     steps: int | None = None
     steps_a_second: float | None = None
     is_active: bool = False
+    members: dict[int, int] = field(default_factory=dict)  # of an ensemble: member and first step
 
     @property
     def seconds_left(self) -> float | None:
@@ -75,7 +77,7 @@ def curves(run: Run) -> Curves:
     evaluations = _evaluations(run)
     if not rows and not evaluations:
         return Curves()
-    names = dict.fromkeys(name for _, values, _ in rows for name in values)
+    names = dict.fromkeys(name for _, values, _ in rows for name in values if name != MEMBER)
     series = {
         name: [(step, values[name]) for step, values, _ in rows if values.get(name) is not None]
         for name in names
@@ -88,8 +90,17 @@ def curves(run: Run) -> Curves:
         step=rows[-1][0] if rows else None,
         steps=run.total if run.unit == "steps" else None,
         is_active=run.is_active,
+        members=_members(rows),
         steps_a_second=_rate(rows) if run.state == RunState.RUNNING else None,
     )
+
+
+def _members(rows: list[tuple[int, Any, datetime]]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for step, values, _ in rows:
+        if MEMBER in values:
+            found.setdefault(values[MEMBER], step)
+    return found
 
 
 def _rate(rows: list[tuple[int, Any, datetime]]) -> float | None:

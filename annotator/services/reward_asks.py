@@ -28,6 +28,7 @@ from annotator.queries import reward_scores
 from annotator.services import (
     asked_pictures,
     devices,
+    ensembles,
     hashing,
     images,
     picture_files,
@@ -36,9 +37,9 @@ from annotator.services import (
     training,
     workers,
 )
-from models import gateway
+from annotator.services.ensembles import Scored, Way
 from models.errors import ModelsError
-from models.transforms import MOST_REFERENCES, ON_PROMPT, TRANSFORMS, Reference
+from models.transforms import MOST_REFERENCES, ON_PROMPT, PENALTY, TRANSFORMS, Reference
 from rubrics.judging.prompts import clean
 
 MOST_TEXTS: Final = 256  # of one request, references included
@@ -50,6 +51,7 @@ MOST_AT_ONCE: Final = 16  # requests of a project that wait for a worker
 REFERENCE_SET: Final = 256  # responses that the scale of a model is taken from
 CHUNK: Final = 256
 LOOK_SECONDS: Final = 0.1
+WAY: Final = ("combine", "penalty")
 WAITING: Final = threading.BoundedSemaphore(3)  # threads of a web process that may stand waiting
 STAGES: Final = (("load", "Load"), ("score", "Score"))
 
@@ -74,6 +76,12 @@ class Asked:
     items: tuple[Item, ...]
     transform: str = "raw"
     answers: tuple[int, ...] = field(default=())
+    combine: str = "mean"  # of an ensemble's members
+    penalty: float = PENALTY
+
+    @property
+    def way(self) -> Way:
+        return Way(self.combine, self.penalty)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Asked:
@@ -81,7 +89,9 @@ class Asked:
             Item(one["prompt"], one["response"], tuple(one["references"]))
             for one in values["items"]
         )
-        return cls(items, values["transform"], tuple(values["answers"]))
+        way = Way.from_json({**Way().as_json(), **{k: values[k] for k in WAY if k in values}})
+        answers = tuple(values["answers"])
+        return cls(items, values["transform"], answers, way.combine, way.penalty)
 
 
 def conversation(prompt: Text) -> Messages:
@@ -98,8 +108,16 @@ def conversation(prompt: Text) -> Messages:
     return turns
 
 
-def make(items: Sequence[Item], *, transform: str = "raw", answers: Sequence[int] = ()) -> Asked:
+def make(
+    items: Sequence[Item],
+    *,
+    transform: str = "raw",
+    answers: Sequence[int] = (),
+    combine: str = "mean",
+    penalty: float | None = None,
+) -> Asked:
     """A request, checked and cleaned. Raises Invalid."""
+    way = Way.checked(combine, penalty)
     if transform not in TRANSFORMS:
         raise Invalid(f"There is no transform {transform!r}. Known: {', '.join(TRANSFORMS)}.")
     cleaned = tuple(
@@ -121,7 +139,7 @@ def make(items: Sequence[Item], *, transform: str = "raw", answers: Sequence[int
             f"A text has {MAX_TEXT:,} characters at most, a request {MAX_TOTAL:,}.",
             advice="Send less at once.",
         )
-    return Asked(cleaned, transform, tuple(answers))
+    return Asked(cleaned, transform, tuple(answers), way.combine, way.penalty)
 
 
 def _cleaned(answer: Answer) -> Answer:
@@ -235,23 +253,26 @@ def perform(work: runs.Work) -> dict[str, Any]:
     work.stage(*STAGES[0])
     try:
         with _device(work):
-            desk = _Desk(work, model)
+            desk = _Desk(work, model, asked.way)
             reference = desk.reference()
             work.stage(*STAGES[1])
-            raw = desk.score([(one.prompt, one.response) for one in asked.items])
+            told = desk.ask([(one.prompt, one.response) for one in asked.items])
             references = desk.references(asked) if asked.transform in ON_PROMPT else []
     except ModelsError as error:
         raise MethodFailed(error.message, advice=error.advice) from None
     scores = reward_transforms.apply(
-        asked.transform, raw, reference=reference, references=references
-    )
+        asked.transform, told.scores, reference=reference, references=references,
+        unit=ensembles.unit_of(model),
+    )  # fmt: skip
     return {
         "reward_model": model.pk,
         "model": model.name,
         "transform": asked.transform,
         "reference": reference.as_json() if reference else None,
         "scores": [_number(one) for one in scores],
-        "raw": [_number(one) for one in raw],
+        "raw": [_number(one) for one in told.scores],
+        "variance": None if told.variance is None else [_number(one) for one in told.variance],
+        "combined": asked.way.as_json() if told.variance is not None else None,
         "references": [len(one) for one in references],
     }
 
@@ -275,25 +296,29 @@ def _device(work: runs.Work) -> Any:
 class _Desk:
     """One model, asked through the child process that holds it."""
 
-    def __init__(self, work: runs.Work, model: RewardModel) -> None:
-        self.work, self.model = work, model
-        self.folder = str(training.artifact_folder(model))
+    def __init__(self, work: runs.Work, model: RewardModel, way: Way) -> None:
+        self.work, self.model, self.way = work, model, way
 
-    def score(self, conversations: Sequence[tuple[Messages, Any]]) -> np.ndarray:
-        """Scores (n,), NaN where there is none. The same text is scored once."""
+    def ask(
+        self, conversations: Sequence[tuple[Messages, Any]], *, way: Way | None = None
+    ) -> Scored:
+        """What it says (n,), NaN where it says nothing. The same text is scored once."""
         keys = [orjson.dumps(one) for one in conversations]
         distinct = dict(zip(keys, conversations, strict=True))
         distinct = {name: one for name, one in map(self._located, distinct.items()) if one}
-        found: dict[bytes, float] = {}
-        for start in range(0, len(distinct), CHUNK):
-            chunk = list(distinct.items())[start : start + CHUNK]
-            request = {
-                "method": "reward-model", "folder": self.folder, "asked": [one for _, one in chunk],
-            }  # fmt: skip
-            reply = gateway.score_in_child(request, check=self.work.check)
-            for (name, _), score in zip(chunk, reply["scores"], strict=True):
-                found[name] = np.nan if score is None else score
-        return np.array([found.get(name, np.nan) for name in keys])
+        asked = list(distinct.values())
+        parts = [
+            ensembles.ask(
+                self.model, asked[start : start + CHUNK], way=way or self.way, check=self.work.check
+            )
+            for start in range(0, max(len(asked), 1), CHUNK)
+        ]
+        place = {name: n for n, name in enumerate(distinct)}
+        rows = np.array([place.get(name, len(place)) for name in keys], dtype=np.int64)
+        nothing = np.full(1, np.nan)  # where the file of a picture is gone
+        scores = np.concatenate([*(one.scores for one in parts), nothing])[rows]
+        known = [one.variance for one in parts if one.variance is not None]
+        return Scored(scores, np.concatenate([*known, nothing])[rows] if known else None)
 
     def _located(self, named: tuple[bytes, Any]) -> tuple[bytes, Any]:
         """A conversation with its picture where the process that scores can open it; None where
@@ -317,7 +342,8 @@ class _Desk:
         subjects = reward_scores.subjects(ids, is_read=False)
         if not subjects:
             return None
-        scores = self.score([(clean_turns(one.messages), answer_of(one)) for one in subjects])
+        texts = [(clean_turns(one.messages), answer_of(one)) for one in subjects]
+        scores = self.ask(texts, way=Way()).scores
         if not np.isfinite(scores).any():
             return None
         keep_reference(self.model, Reference.of(scores))
@@ -340,7 +366,7 @@ class _Desk:
             for item, texts in zip(asked.items, wanted, strict=True)
             for text in texts
         ]
-        scores = iter(self.score(flat))
+        scores = iter(self.ask(flat).scores)
         return [np.array([next(scores) for _ in texts]) for texts in wanted]
 
 

@@ -20,11 +20,13 @@ def apply(
     *,
     reference: Reference | None,
     references: Sequence[Array] = (),
+    unit: float = 1.0,
 ) -> Array:
     """Scores (n,) of raw scores (n,), NaN where one has none.
 
-    ``references``: for each, the scores of answers to the same prompt. Raises Conflict where the
-    model has no scale.
+    ``references``: for each, the scores of answers to the same prompt. ``unit``: what a difference
+    of 1 is in log-odds, where it is not 1 (an ensemble). Raises Conflict where the model has no
+    scale.
     """
     if transform == "raw":
         return raw
@@ -39,5 +41,5 @@ def apply(
     for row, own in zip(table, references, strict=True):
         row[: len(own)] = own
     if transform == "par":
-        return transforms.par(raw, table)
-    return transforms.log_sigmoid(raw, table)
+        return transforms.par(raw, table, steepness=unit)
+    return transforms.log_sigmoid(unit * raw, unit * table)

@@ -75,13 +75,19 @@ def start(
     config = configure(
         objective=objective, backbone=backbone, options=options, by_operator=by_operator
     )
+    if config.prior_scale and config.members == 1:
+        raise Invalid(
+            "A random prior tells members apart, and there is one.",
+            advice="Train two members or more, or leave the prior at 0.",
+        )
     backbones.require_fit(project, config.backbone)
     require_enough_in(project)
     require_kind_in(project, config.objective)
     return runs.start(
         project=project,
         kind=Run.Kind.TRAIN,
-        title=f"Train {describe(config.objective, config.backbone)}",
+        title=f"Train {describe(config.objective, config.backbone)}"
+        + (f", {config.members} members" if config.members > 1 else ""),
         config=config.model_dump(mode="json"),
         by=by,
     )

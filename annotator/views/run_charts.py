@@ -71,8 +71,14 @@ def _loss(points: Curves) -> LineChart | None:
         title=f"Training loss{smoothed}{' and validation loss' if len(lines) > 1 else ''}",
         x_label="step",
         x_range=_range(points),
+        x_references=_members(points),
         **LARGE,
     )
+
+
+def _members(points: Curves) -> list[Reference]:
+    """Where the next member of an ensemble begins: it starts anew, and so do its curves."""
+    return [Reference(step, f"member {number}") for number, step in points.members.items()][1:]
 
 
 def _accuracy(points: Curves, ceiling: float | None) -> LineChart | None:
@@ -99,6 +105,7 @@ def _accuracy(points: Curves, ceiling: float | None) -> LineChart | None:
         title=f"{last.split.capitalize()} accuracy, %, with 95 % interval",
         x_label="step",
         x_range=_range(points),
+        x_references=_members(points),
         y_references=references,
         y_format=formats.fixed,
         **LARGE,
