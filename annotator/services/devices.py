@@ -2,7 +2,8 @@
 
 The lock is ``flock`` on a file in the shared work folder, named after the machine and the device.
 Nothing has to be renewed and nothing can be left behind: it is free again once every process that
-has the file open is gone.
+has the file open is gone. A worker has the devices that CUDA_VISIBLE_DEVICES lists, one for most of
+what it does, several for a training that asks for them.
 """
 
 from __future__ import annotations
@@ -35,52 +36,76 @@ def machine() -> str:
         return socket.gethostname()
 
 
-def device() -> str:
-    """The device that training here runs on: the first visible one, ``0`` where none is named.
+def names() -> list[str]:
+    """The devices of this process: the visible ones, ``0`` where none is named.
 
     A machine without a GPU counts as one device: two trainings would only share its cores.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return visible.split(",")[0].strip() or "0"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return list(dict.fromkeys(name.strip() for name in visible if name.strip())) or ["0"]
 
 
-def lock_path() -> Path:
-    """The lock file of this process's device."""
-    name = re.sub(r"[^\w.-]", "_", f"{machine()}-{device()}")
-    return Path(settings.WORK_ROOT) / "locks" / f"device-{name}"
+def device() -> str:
+    """The one that whatever takes a single device runs on."""
+    return names()[0]
+
+
+def shown(count: int) -> dict[str, str]:
+    """The environment of a child that shall see so many of the devices."""
+    own = names()
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own[:count])} if len(own) > count else {}
+
+
+def lock_path(name: str) -> Path:
+    """The lock file of a device of this machine."""
+    safe = re.sub(r"[^\w.-]", "_", f"{machine()}-{name}")
+    return Path(settings.WORK_ROOT) / "locks" / f"device-{safe}"
 
 
 @contextmanager
 def hold(
-    *, holder: str, on_wait: Callable[[str], None], keeps_model: bool = False
-) -> Iterator[int]:
-    """Hold this process's device; yields the lock's file descriptor for a child to inherit.
+    *,
+    holder: str,
+    on_wait: Callable[[str], None],
+    keeps_model: bool = False,
+    count: int = 1,
+) -> Iterator[list[int]]:
+    """Hold the first ``count`` devices of this process; yields the file descriptors of their locks
+    for a child to inherit.
 
-    ``on_wait(who holds it)`` is called about twice a second while another holds it; what it
-    raises ends the waiting. A child that inherited the descriptor keeps the device until it ends,
+    ``on_wait(who holds it)`` is called about twice a second while another holds one; what it
+    raises ends the waiting. A child that inherited the descriptors keeps the devices until it ends,
     so a killed worker's child is waited for. A model that this process keeps loaded between
     requests for scores is let go of first, unless ``keeps_model``.
     """
-    path = lock_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptors: list[int] = []
     try:
-        while not _try(descriptor):
-            on_wait(os.pread(descriptor, HOLDER_CHARS, 0).decode("utf-8", "replace").strip("\0\n "))
-            time.sleep(POLL_SECONDS)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode()[:HOLDER_CHARS], 0)
+        # In one order everywhere: two workers that share devices do not wait for each other.
+        for name in sorted(names()[:count]):
+            path = lock_path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptors.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+            while not _try(descriptors[-1]):
+                on_wait(_said(descriptors[-1]))
+                time.sleep(POLL_SECONDS)
+            os.ftruncate(descriptors[-1], 0)
+            os.pwrite(descriptors[-1], holder.encode()[:HOLDER_CHARS], 0)
         if not keeps_model:
             gateway.release()
-        yield descriptor
+        yield descriptors
     finally:
-        os.close(descriptor)  # never unlocked: that would take it from a child as well
+        for descriptor in descriptors:
+            os.close(descriptor)  # never unlocked: that would take it from a child as well
 
 
 def holder() -> str:
-    """Who holds this process's device, in words; empty where nobody does."""
+    """Who holds devices of this process, in words; empty where nobody does."""
+    return ", ".join(dict.fromkeys(filter(None, map(_holder, names()))))
+
+
+def _holder(name: str) -> str:
     try:
-        descriptor = os.open(lock_path(), os.O_RDONLY)
+        descriptor = os.open(lock_path(name), os.O_RDONLY)
     except FileNotFoundError:
         return ""
     try:
@@ -88,9 +113,13 @@ def holder() -> str:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return ""
     except BlockingIOError:
-        return os.pread(descriptor, HOLDER_CHARS, 0).decode("utf-8", "replace").strip("\0\n ")
+        return _said(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _said(descriptor: int) -> str:
+    return os.pread(descriptor, HOLDER_CHARS, 0).decode("utf-8", "replace").strip("\0\n ")
 
 
 def _try(descriptor: int) -> bool:

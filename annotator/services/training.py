@@ -22,6 +22,7 @@ from annotator.services import backbones, devices, runs
 from annotator.services.training_data import collect, require_enough_in, require_kind_in
 from annotator.services.training_events import Reporter
 from models.errors import ModelsError
+from models.launching import launch_of
 from models.training import TrainingConfig, TrainingResult, explain, supervise
 from models.workdir import ARTIFACT, CHECKPOINTS, EMBEDDINGS, PICTURES
 
@@ -100,13 +101,18 @@ def perform(work: runs.Work) -> dict[str, Any]:
     run.stages = [known.get(key, _stage(key, label)) for key, label in STAGES]
     config = stored_config(run)
     collected = collect(work, config)
-    with _device(work) as descriptor:
+    launch = launch_of(config, devices=len(devices.names()))
+    count = launch.processes if launch else 1
+    if config.devices > count:
+        work.log(f"{config.devices} devices were asked for; it goes on with {count}")
+    with _devices(work, count) as descriptors:
         result = supervise(
             run.folder,
             on_event=Reporter(work, labels=dict(STAGES)),
             should_stop=work.should_stop,
-            environ={EMBEDDINGS: str(embeddings_folder())},
-            pass_fds=[descriptor],
+            environ={EMBEDDINGS: str(embeddings_folder())} | devices.shown(count),
+            pass_fds=descriptors,
+            launch=launch,
         )
     metrics = _metrics_or_raise(work, result)
     metrics["baselines"]["human_ceiling"] = collected["human_ceiling"]
@@ -159,12 +165,12 @@ def _stage(key: str, label: str) -> dict[str, Any]:
     return {"key": key, "label": label, "state": "", "seconds": None}
 
 
-def _device(work: runs.Work) -> AbstractContextManager[int]:
+def _devices(work: runs.Work, count: int) -> AbstractContextManager[list[int]]:
     def wait(other: str) -> None:
         work.check()
         work.say("waits for the device" + (f": {other} holds it" if other else ""))
 
-    return devices.hold(holder=f"run {work.run.pk}", on_wait=wait)
+    return devices.hold(holder=f"run {work.run.pk}", on_wait=wait, count=count)
 
 
 def _metrics_or_raise(work: runs.Work, result: TrainingResult) -> dict[str, Any]:

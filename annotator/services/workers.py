@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -97,27 +98,31 @@ def is_answered(queue: str) -> bool:
 
 
 def device_here() -> Device:
-    """The device of this process, as far as it can be known without torch."""
+    """The devices of this process, as far as they can be known without torch: their memory
+    together."""
     holder = devices.holder()
-    if found := _nvidia(devices.device()):
+    if found := _nvidia(devices.names()):
         name, used, total = found
         return Device(name, used, total, holder)
     memory = psutil.virtual_memory()
     return Device(_processor(), memory.total - memory.available, memory.total, holder)
 
 
-def _nvidia(index: str) -> tuple[str, int, int] | None:
-    """Name, bytes in use and bytes of a GPU; None where there is none to be seen."""
+def _nvidia(names: list[str]) -> tuple[str, int, int] | None:
+    """Name, bytes in use and bytes of GPUs; None where there is none to be seen."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not shutil.which("nvidia-smi"):
         return None
     command = ["nvidia-smi", "--query-gpu=name,memory.used,memory.total"]
-    command += ["--format=csv,noheader,nounits", f"--id={index}"]
+    command += ["--format=csv,noheader,nounits", f"--id={','.join(names)}"]
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, timeout=NVIDIA_SECONDS
         )
-        name, used, total = done.stdout.strip().rsplit(",", 2)
-        return name.strip(), int(used) * MIB, int(total) * MIB
+        lines = [line.rsplit(",", 2) for line in done.stdout.strip().splitlines()]
+        kinds = Counter(name.strip() for name, _, _ in lines)
+        told = ", ".join(name if n == 1 else f"{n} × {name}" for name, n in kinds.items())
+        used, total = (sum(int(line[i]) for line in lines) * MIB for i in (1, 2))
+        return (told, used, total) if lines else None
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return None  # a driver that does not answer: the worker is told of without its GPU
 

@@ -239,8 +239,8 @@ def test_device_is_free_again_after_kill_and_not_before_the_child_ends(
     script = (
         "import os, subprocess, sys, django; django.setup()\n"
         "from annotator.services import devices\n"
-        "with devices.hold(holder='run 7', on_wait=print) as lock:\n"
-        "    child = subprocess.Popen(['sleep', '3'], pass_fds=[lock], start_new_session=True)\n"
+        "with devices.hold(holder='run 7', on_wait=print) as locks:\n"
+        "    child = subprocess.Popen(['sleep', '3'], pass_fds=locks, start_new_session=True)\n"
         "    print('held', flush=True)\n"
         "    import time; time.sleep(60)\n"
     )

@@ -238,7 +238,7 @@ def test_holder_of_the_device_is_told_while_it_holds_it() -> None:
         assert devices.holder() == "run 12"
         assert workers.device_here().holder == "run 12"
     assert devices.holder() == ""
-    descriptor = os.open(devices.lock_path(), os.O_RDWR)
+    descriptor = os.open(devices.lock_path(devices.device()), os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # looking has left nothing behind
     os.close(descriptor)
 
