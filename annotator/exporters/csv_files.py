@@ -45,7 +45,8 @@ class Csv:
 
     def _write(self, lines: Sequence[Sequence[Any]]) -> None:
         out = io.StringIO(newline="")
-        csv.writer(out, lineterminator="\n").writerows(lines)
+        # Lines end as RFC 4180 has it; with another end a bare return would not be quoted.
+        csv.writer(out, lineterminator="\r\n").writerows(lines)
         self._raw.write(out.getvalue().encode())
 
     def write(self, rows: list[Row]) -> None:

@@ -77,7 +77,7 @@ class Parquet:
 
         if not self._held:
             return
-        if self._raw.size >= self._shard_bytes:
+        if self._rows and self._raw.size >= self._shard_bytes:
             self._end_shard()
             self._open()
         table = pyarrow.Table.from_batches(self._held, self._schema)
