@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from annotator.exporters.recipe import SPLITS
 from annotator.exporters.types import Keyed
+from annotator.exporters.verdicts import Decided
 
 FILE: Final = "rows.npy"
 RECORD: Final = np.dtype(
@@ -38,6 +40,14 @@ class RowIndex:
         self._prompts.append(prompt)
         self._sides.append(side)
         self._splits.append(SPLITS.index(split))
+
+    def add_pairs(self, split: str, decided: Sequence[Decided]) -> None:
+        """Rows that are pairs, in the order in which they were written."""
+        self._a.extend([one.pair.a_id for one in decided])
+        self._b.extend([one.pair.b_id for one in decided])
+        self._prompts.extend([one.pair.prompt_id for one in decided])
+        self._sides.extend([1 if one.chosen.id == one.pair.a_id else -1 for one in decided])
+        self._splits.extend([SPLITS.index(split)] * len(decided))
 
     def add_keyed(self, prompt: int, split: str, one: Keyed) -> None:
         self.add(prompt, split, one.a, one.b, one.side)

@@ -7,10 +7,13 @@ rejected differ; no prompt in two files; in = used + dropped. What a row breaks,
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, Final, Protocol, overload
 
 import numpy as np
 import psycopg
@@ -21,7 +24,7 @@ from annotator.exporters.files import Row
 from annotator.exporters.filters import Filter
 from annotator.exporters.health import Health
 from annotator.exporters.per_prompt import cap, take
-from annotator.exporters.recipe import SPLITS, ExportOptions
+from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.row_index import RowIndex
 from annotator.exporters.rules import Cuts, Rule
 from annotator.exporters.sources import Sources
@@ -83,6 +86,10 @@ class Pass:
         self.places = 0
         self.is_empty_dropped = plan.options.empty == "drop"
         self.is_leak_dropped = plan.options.leaks == "drop"
+        self.has_text_rules = self.is_empty_dropped or self.is_leak_dropped
+        self.has_prompt_rules = bool(
+            plan.options.pairs != "all" or plan.options.max_per_prompt or plan.cuts.codes
+        )
         # One entry per prompt with rows: hash of its text, its id, its split.
         self.digests, self.prompts, self.splits = array("q"), array("q"), array("b")
 
@@ -108,104 +115,87 @@ class Pass:
 
     def add(self, batch: Batch) -> None:
         """Turn the pairs of whole prompts into rows."""
-        out: dict[str, tuple[list[Row], list[Shown]]] = {split: ([], []) for split in SPLITS}
-        counted: list[Decided] = []
-        start, total = 0, len(batch.pairs)
-        while start < total:
-            prompt_id, end = batch.pairs[start].prompt_id, start + 1
-            while end < total and batch.pairs[end].prompt_id == prompt_id:
-                end += 1
-            self._add_prompt(batch, start, end, out, counted)
-            start = end
-        self.places += total
-        for split, (rows, shown) in out.items():
-            if rows:
-                self._write(split, rows, shown)
+        prompts = {prompt.id: prompt for prompt in batch.prompts}
+        texts, flaws = self._prompts(prompts)
+        kept = self._candidates(batch, flaws)
+        if self.has_prompt_rules:
+            kept = [one for _, ones in _by_prompt(kept) for one in self._of_prompt(ones)]
+        for rule in self.plan.rules:
+            for one in kept:
+                rule.note(prompts[one.decided.pair.prompt_id], one.decided, one.cells)
+        self.places += len(batch)
+        by_split: defaultdict[str, list[Rendered]] = defaultdict(list)
+        for one in kept:
+            by_split[one.decided.pair.split].append(one)
+        used: list[Decided] = []
+        for split, ones in by_split.items():
+            used += self._add_rows(split, ones, prompts, texts)
         # The votes of a repeat were added to the first such pair.
         self.health.hear(
             [pair for at, pair in enumerate(batch.pairs) if at not in batch.repeats]
             if batch.repeats
             else batch.pairs
         )
-        self.health.add(counted)
+        self.health.add(used)
 
-    def _write(self, split: str, rows: list[Row], shown: list[Shown]) -> None:
-        if self.sink is not None:
-            self.sink.write(split, rows, shown)
-        if self.form.carries_columns:
-            self.plan.sources.count(rows)
+    def _prompts(self, prompts: dict[int, PromptText]) -> tuple[dict[int, Any], dict[int, str]]:
+        """Each prompt as it stands in a row, and why none of its pairs can be one, by id."""
+        texts: dict[int, Any] = {}
+        flaws: dict[int, str] = {}
+        for pk, prompt in prompts.items():
+            try:
+                texts[pk] = text = self.form.prompt(prompt)
+            except NotRepresentable:
+                flaws[pk] = "not_representable"
+                continue
+            if not text:
+                flaws[pk] = "empty_prompt"
+            elif pk in self.plan.losers:
+                flaws[pk] = "same_prompt"
+        return texts, flaws
 
-    def _add_prompt(
-        self,
-        batch: Batch,
-        start: int,
-        end: int,
-        out: dict[str, tuple[list[Row], list[Shown]]],
-        counted: list[Decided],
-    ) -> None:
-        prompt = batch.prompts[start]
-        try:
-            text = self.form.prompt(prompt)
-            flaw = self._flaw(prompt.id, text)
-        except NotRepresentable:
-            text, flaw = None, "not_representable"
-        kept = [
-            one
-            for place in range(start, end)
-            if (one := self._candidate(batch, place, flaw)) is not None
-        ]
-        if not kept:
-            return
-        kept = self._of_prompt(kept)
-        for rule in self.plan.rules:
-            for one in kept:
-                rule.note(prompt, one.decided, one.cells)
-        if not kept:
-            return
-        split = kept[0].decided.pair.split
-        if not self._make_rows(prompt, text, kept, *out[split]):
-            self.ledger.drop("even", len(kept))
-            return
-        self._note(prompt, split, text)
-        counted += [one.decided for one in kept]
-
-    def _candidate(self, batch: Batch, at: int, flaw: str) -> Rendered | None:
-        """The pair as it would be written, or None and counted under why not."""
-        pair, a, b = batch.pairs[at], batch.a[at], batch.b[at]
-        place = self.places + at
-        verdict = self.plan.decider.of(pair, place, batch.extra)
-        fate = verdict.fate or flaw
-        if at in batch.repeats:
-            fate = "repeated"
-        elif not fate:
-            fate = self._flaw_of_texts(a, b)
-        if fate:
+    def _candidates(self, batch: Batch, flaws: dict[int, str]) -> list[Rendered]:
+        """The pairs as they would be written; the others are counted under why not."""
+        of, looked, first = self.plan.decider.of, batch.extra, self.places
+        found = []
+        for at, (pair, a, b) in enumerate(zip(batch.pairs, batch.a, batch.b, strict=True)):
+            verdict = of(pair, first + at, looked)
+            fate = verdict.fate or flaws.get(pair.prompt_id, "")
+            if at in batch.repeats:
+                fate = "repeated"
+            elif not fate and self.has_text_rules:
+                fate = self._flaw_of_texts(a, b)
+            if not fate:
+                one = self._rendered(_decide(pair, first + at, verdict, a, b), looked)
+                if not isinstance(one, str):
+                    found.append(one)
+                    continue
+                fate = one
             self.ledger.drop(fate)
-            return None
-        one = _decide(pair, place, verdict, a, b)
-        try:
-            chosen, rejected = self.form.answer(one.chosen), self.form.answer(one.rejected)
-        except NotRepresentable:
-            self.ledger.drop("not_representable")
-            return None
-        if chosen == rejected:
-            self.ledger.drop("identical")
-            return None
-        cells = self.plan.sources.of(batch.extra, one)
-        rendered = Rendered(one, chosen, rejected, cells)
-        if fate := self.form.flaw(rendered):
-            self.ledger.drop(fate)
-            return None
-        for filter_ in self.plan.filters:
-            if fate := filter_.fate(one, cells):
-                self.ledger.drop(fate)
-                return None
-        return rendered
+        return found
 
     def _flaw_of_texts(self, a: ResponseText, b: ResponseText) -> str:
         if self.is_leak_dropped and (a.leak or b.leak):
             return "leak"
         return "empty_answer" if self.is_empty_dropped and (a.is_empty or b.is_empty) else ""
+
+    def _rendered(self, decided: Decided, looked: Any) -> Rendered | str:
+        """A pair as its format writes it, or why it cannot be a row."""
+        form = self.form
+        try:
+            chosen, rejected = form.answer(decided.chosen), form.answer(decided.rejected)
+        except NotRepresentable:
+            return "not_representable"
+        if chosen == rejected:
+            return "identical"
+        cells = self.plan.sources.of(looked, decided)
+        one = Rendered(decided, chosen, rejected, cells)
+        if fate := form.flaw(one):
+            return fate
+        for filter_ in self.plan.filters:
+            if fate := filter_.fate(decided, cells):
+                return fate
+        return one
 
     def _of_prompt(self, kept: list[Rendered]) -> list[Rendered]:
         """What the ranking, the cap and the global rules leave of one prompt."""
@@ -229,62 +219,77 @@ class Pass:
         self.ledger.drop(reason, flags.count(False))
         return [one for one, flag in zip(kept, flags, strict=True) if flag]
 
-    def _make_rows(
+    def _add_rows(
         self,
-        prompt: PromptText,
-        text: Any,
-        kept: list[Rendered],
-        rows: list[Row],
-        shown: list[Shown],
-    ) -> bool:
-        """Whether there is any row."""
-        split, form = kept[0].decided.pair.split, self.form
-        if form.unit == "prompt":
-            made = form.rows(text, prompt, kept)
-            if not made:
-                return False
-            self.ledger.keep(split, len(kept), rows=len(made))
-            for keyed in made:
-                rows.append(keyed.row)
-                self.index.add_keyed(prompt.id, split, keyed)
-                shown.append(_show(split, prompt, kept[0], keyed.row))
-            return True
-        is_doubled = self.options.ties == "both"
-        for one in kept:
-            row = form.row(text, one)
-            if form.carries_columns:
-                row |= one.cells
-            rows.append(row)
-            shown.append(_show(split, prompt, one, row))
-            pair, decided = one.decided.pair, one.decided
-            side = 1 if decided.chosen.id == pair.a_id else -1
-            self.index.add(prompt.id, split, pair.a_id, pair.b_id, side)
-            twice = is_doubled and decided.verdict.kind == "tie"
-            if twice:
-                rows.append(self._turned(text, one))
-                shown.append(_show(split, prompt, one, rows[-1]))
-                self.index.add(prompt.id, split, pair.a_id, pair.b_id, -side)
-            self.ledger.keep(split, rows=1 + twice)
-        return True
-
-    def _turned(self, text: Any, one: Rendered) -> Row:
-        """The row of a tie in the other direction."""
-        decided = one.decided._replace(chosen=one.decided.rejected, rejected=one.decided.chosen)
-        cells = self.plan.sources.flipped(one.cells)
-        row = self.form.row(text, Rendered(decided, one.rejected, one.chosen, cells))
-        return row | cells if self.form.carries_columns else row
-
-    def _flaw(self, prompt_id: int, text: Any) -> str:
-        """Why no pair of this prompt can be a row, or ""."""
-        if not text:
-            return "empty_prompt"
-        return "same_prompt" if prompt_id in self.plan.losers else ""
-
-    def _note(self, prompt: PromptText, split: str, text: Any) -> None:
+        split: str,
+        ones: list[Rendered],
+        prompts: dict[int, PromptText],
+        texts: dict[int, Any],
+    ) -> list[Decided]:
+        """Write the rows of some pairs of one split; the pairs that were used."""
+        if self.form.unit == "prompt":
+            rows, behind, used = self._rows_of_prompts(split, ones, prompts, texts)
+        else:
+            rows, behind = self._rows_of_pairs(split, ones, texts)
+            used = ones
         # Python's hash is keyed per process: nobody can make two texts collide on purpose.
-        self.digests.append(hash(self.form.identity(text, prompt)))
-        self.prompts.append(prompt.id)
-        self.splits.append(KEEP_FIRST[split])
+        for pk in dict.fromkeys([one.decided.pair.prompt_id for one in used]):
+            self.digests.append(hash(self.form.identity(texts[pk], prompts[pk])))
+            self.prompts.append(pk)
+            self.splits.append(KEEP_FIRST[split])
+        if rows and self.sink is not None:
+            self.sink.write(split, rows, _ShownRows(split, prompts, behind, rows))
+        if self.form.carries_columns:
+            self.plan.sources.count(rows)
+        return [one.decided for one in used]
+
+    def _rows_of_pairs(
+        self, split: str, ones: list[Rendered], texts: dict[int, Any]
+    ) -> tuple[list[Row], list[Rendered]]:
+        """Rows, and the pair behind each."""
+        form, behind = self.form, ones
+        if self.options.ties == "both":
+            behind = [turn for one in ones for turn in self._turns(one)]
+        rows = [form.row(texts[one.decided.pair.prompt_id], one) for one in behind]
+        if form.carries_columns:
+            for row, one in zip(rows, behind, strict=True):
+                row.update(one.cells)
+        self.index.add_pairs(split, [one.decided for one in behind])
+        self.ledger.keep(split, len(ones), rows=len(rows))
+        return rows, behind
+
+    def _turns(self, one: Rendered) -> list[Rendered]:
+        """A pair; a tie also in the other direction."""
+        decided = one.decided
+        if decided.verdict.kind != "tie":
+            return [one]
+        turned = decided._replace(chosen=decided.rejected, rejected=decided.chosen)
+        cells = self.plan.sources.flipped(one.cells)
+        return [one, Rendered(turned, one.rejected, one.chosen, cells)]
+
+    def _rows_of_prompts(
+        self,
+        split: str,
+        ones: list[Rendered],
+        prompts: dict[int, PromptText],
+        texts: dict[int, Any],
+    ) -> tuple[list[Row], list[Rendered], list[Rendered]]:
+        """Rows, a pair behind each, and the pairs that were used."""
+        rows: list[Row] = []
+        behind: list[Rendered] = []
+        used: list[Rendered] = []
+        for pk, group in _by_prompt(ones):
+            made = self.form.rows(texts[pk], prompts[pk], group)
+            if not made:
+                self.ledger.drop("even", len(group))
+                continue
+            self.ledger.keep(split, len(group), rows=len(made))
+            for keyed in made:
+                self.index.add_keyed(pk, split, keyed)
+            rows += [keyed.row for keyed in made]
+            behind += [group[0]] * len(made)
+            used += group
+        return rows, behind, used
 
     def alike(self) -> frozenset[int]:
         """Prompts whose text another prompt has too, less the one of each kind that is kept."""
@@ -308,12 +313,56 @@ def _decide(pair: Pair, place: int, verdict: Verdict, a: ResponseText, b: Respon
         chosen, rejected = (a, b) if is_first(a.id, b.id) else (b, a)
         return Decided(place, pair, verdict, chosen, rejected, 0.0)
     if verdict.a_wins:
-        strength = round(pair.strengths_a / pair.wins_a, 6) if pair.wins_a else 0.0
-        return Decided(place, pair, verdict, a, b, strength)
-    strength = round(pair.strengths_b / pair.wins_b, 6) if pair.wins_b else 0.0
-    return Decided(place, pair, verdict, b, a, strength)
+        return Decided(place, pair, verdict, a, b, _mean(pair.strengths_a, pair.wins_a))
+    return Decided(place, pair, verdict, b, a, _mean(pair.strengths_b, pair.wins_b))
 
 
-def _show(split: str, prompt: PromptText, one: Rendered, row: Row) -> Shown:
-    decided = one.decided
-    return Shown(split, prompt, decided.chosen, decided.rejected, decided.verdict, row)
+@lru_cache(maxsize=4096)
+def _mean(strengths: int, wins: int) -> float:
+    """Asked for every pair, of a few dozen kinds."""
+    return round(strengths / wins, 6) if wins else 0.0
+
+
+def _by_prompt(ones: list[Rendered]) -> Iterator[tuple[int, list[Rendered]]]:
+    """Pairs by prompt, as they follow each other."""
+    for pk, group in groupby(ones, key=_prompt_of):
+        yield pk, list(group)
+
+
+def _prompt_of(one: Rendered) -> int:
+    return one.decided.pair.prompt_id
+
+
+class _ShownRows(Sequence[Shown]):
+    """Rows as pages show them, made when they are asked for: of a million only a few are."""
+
+    def __init__(
+        self,
+        split: str,
+        prompts: dict[int, PromptText],
+        behind: list[Rendered],
+        rows: list[Row],
+    ) -> None:
+        self._split, self._prompts, self._behind, self._rows = split, prompts, behind, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Shown: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Shown]: ...
+
+    def __getitem__(self, place: int | slice) -> Shown | list[Shown]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        decided = self._behind[place].decided
+        return Shown(
+            self._split,
+            self._prompts[decided.pair.prompt_id],
+            decided.chosen,
+            decided.rejected,
+            decided.verdict,
+            self._rows[place],
+        )

@@ -153,6 +153,12 @@ class Sources:
             for one in sources
         )
 
+    def learn(self, *, connection: psycopg.Connection) -> None:
+        """What has to be known of all pairs before the first is read."""
+        for source in self.sources:
+            if isinstance(source, Variants):
+                source.learn(connection)
+
     def read(self, batches: Iterator[Batch], *, connection: psycopg.Connection) -> Iterator[Batch]:
         """The same lists, each with what every source looked up in ``extra``."""
         try:
@@ -166,6 +172,8 @@ class Sources:
 
     def of(self, looked: list[Any], one: Decided) -> Row:
         """The cells of a row, in the order of ``columns``."""
+        if len(self.sources) == 1:  # most recipes: votes alone
+            return self.sources[0].of(looked[0], one, {})
         cells: Row = Cells() if self._has_beside else {}
         for source, found in zip(self.sources, looked, strict=True):
             cells |= source.of(found, one, cells)
