@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
 from django import forms
@@ -11,15 +12,38 @@ from pydantic.fields import FieldInfo
 
 from annotator.errors import Invalid
 from annotator.exporters import EXPORTERS
-from annotator.exporters.recipe import ExportOptions
+from annotator.exporters.filter_options import Filters
+from annotator.exporters.recipe import ExportOptions, RowColumns, Terms
+from annotator.exporters.variant_options import VariantColumns
 from annotator.forms.projects import PercentField, form_field
 from annotator.models import Project
 from annotator.queries import reward_scores
 from annotator.queries.pairs import rater_ids
 from rubrics.registry import Method, choices
 
-# Fields that are a row of the recipe's table, beside what they leave; the rest stand below it.
-RULES: Final = ("raters", "rater_names", "min_votes", "both_bad", "min_agreement", "ties")
+# Rule of exporters.preview.RULES -> its fields in the recipe's table, beside what they leave.
+ROWS: Final[dict[str, tuple[str, ...]]] = {
+    "all": (),
+    "raters": ("raters", "decided_by"),
+    "min_votes": ("min_votes",),
+    "both_bad": ("both_bad",),
+    "ties": ("ties",),
+    "agreement": ("min_agreement", "aggregator", "min_posterior"),
+    "texts": ("empty", "repeats"),
+    "leaks": ("leaks",),
+    "pairs": ("pairs", "max_per_prompt"),
+    "filters": (),
+    "near_duplicates": ("near_duplicates",),
+    "lengths": ("lengths",),
+}
+IN_ROWS: Final = frozenset(name for names in ROWS.values() for name in names)
+# Sections below the table: title, a word on it, and whose fields it has.
+SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
+    ("Columns beside the texts", "Most trainers read none of them.", RowColumns),
+    ("Columns for variants of DPO", "Read by the variant they are named for.", VariantColumns),
+    ("Filters by scores", "Every row left out is counted with its reason.", Filters),
+    ("Terms", "For the card.", Terms),
+)
 
 WORDS: Final = {
     "raters": {
@@ -28,8 +52,30 @@ WORDS: Final = {
         "imported": "imported raters only",
         "named": "the raters named below",
     },
-    "both_bad": {"drop": "left out", "keep": "kept"},
-    "ties": {"drop": "left out"},
+    "decided_by": {"votes": "the votes", "reward-model": "a reward model", "rubric": "a rubric"},
+    "aggregator": {
+        "majority": "majority",
+        "dawid-skene": "Dawid–Skene",
+        "crowd-bt": "CrowdBT",
+    },
+    "both_bad": {
+        "drop": "left out",
+        "keep": "kept",
+        "negatives": "both undesirable (unpaired formats)",
+    },
+    "ties": {"drop": "left out", "soft": "kept, p_chosen .5", "both": "kept in both directions"},
+    "pairs": {
+        "all": "every pair",
+        "adjacent": "neighbors in the order",
+        "best-rest": "the best against each other",
+        "widest": "the widest gap",
+    },
+    "lengths": {"any": "as they are", "matched": "matched"},
+    "margin_from": {
+        "strength": "strength of the votes, 1 to 3",
+        "votes": "shares of the votes",
+        "reward": "standardized rewards",
+    },
     "revisions": {"current": "the one in force", "all": "all, with what was edited or undone"},
     "names": {"names": "their names", "pseudonyms": "pseudonyms"},
     "leaks": {"keep": "kept", "drop": "left out"},
@@ -50,6 +96,7 @@ WORDS: Final = {
         "margin": "margin (strength)",
         "votes": "votes",
         "agreement": "agreement",
+        "p_chosen": "p_chosen (soft label)",
         "prompt_id": "prompt id",
         "response_ids": "response and pair ids",
     },
@@ -60,18 +107,41 @@ def option_field(name: str, info: FieldInfo) -> forms.Field:
     """The form field of one option, worded for people."""
     kind, common = info.annotation, {"label": info.title, "help_text": info.description or ""}
     words = WORDS.get(name, {})
-    if name == "min_agreement":
+    if name in ("min_agreement", "min_posterior"):
         return PercentField(**common)
     if get_origin(kind) is Literal:
         values = [(value, words.get(value, value)) for value in get_args(kind)]
         return forms.ChoiceField(choices=values, **common)
     inner = get_args(kind)[0] if get_origin(kind) is list else None
+    if kind is bool:
+        return OnOffField(**common)
     if get_origin(inner) is Literal:
         values = [(value, words.get(value, value)) for value in get_args(inner)]
         return forms.MultipleChoiceField(
             choices=values, widget=forms.CheckboxSelectMultiple, required=False, **common
         )
     return form_field(name, info)
+
+
+class OnOffField(forms.TypedChoiceField):
+    """Yes or no as a choice: what is off is sent too, so that nothing has to be guessed."""
+
+    def __init__(self, **common: Any) -> None:
+        rows = [("", "no"), ("yes", "yes")]
+        super().__init__(choices=rows, coerce=bool, empty_value=False, **common)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "yes" if value in (True, "yes") else ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Fields below the table. ``is_open``: something in it differs from its default, or is wrong."""
+
+    title: str
+    note: str
+    fields: list[forms.BoundField]
+    is_open: bool
 
 
 class ExportForm(forms.Form):
@@ -83,9 +153,15 @@ class ExportForm(forms.Form):
     format = forms.ChoiceField(choices=lambda: choices(EXPORTERS))
 
     def __init__(
-        self, data: Mapping[str, Any] | None = None, *, project: Project, key: str = ""
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        project: Project,
+        key: str = "",
+        start: Mapping[str, Any] | None = None,
     ) -> None:
-        """``key``: the format whose recipe is shown where nothing was sent yet."""
+        """``key``: the format whose recipe is shown where nothing was sent yet, ``start``: its
+        options where they are not the defaults."""
         key = (data or {}).get("format", key)
         self.format_key = key if key in EXPORTERS else next(iter(EXPORTERS))
         self.project = project
@@ -95,9 +171,10 @@ class ExportForm(forms.Form):
         for name, info in self.options_model.model_fields.items():
             field = option_field(name, info)
             field.required = False
-            field.initial = info.get_default(call_default_factory=True)
+            field.initial = (start or {}).get(name, info.get_default(call_default_factory=True))
             self.fields[name] = field
-        self.fields["rater_names"].widget.attrs |= {"rows": 3}
+        if "rater_names" in self.fields:
+            self.fields["rater_names"].widget.attrs |= {"rows": 3}
         self._offer_rewards()
 
     def _offer_rewards(self) -> None:
@@ -133,10 +210,35 @@ class ExportForm(forms.Form):
         """Whether rows are pairs that rules leave or drop; else they are judgments."""
         return issubclass(self.options_model, ExportOptions)
 
+    def row_fields(self, rule: str) -> dict[str, forms.BoundField]:
+        """The fields of a row of the recipe's table, by name."""
+        return {name: self[name] for name in ROWS[rule] if name in self.fields}
+
     @property
-    def other_fields(self) -> list[forms.BoundField]:
-        shown = (*RULES, "format")
-        return [self[name] for name in self.fields if name not in shown]
+    def sections(self) -> list[Section]:
+        """What the table does not ask, in groups; the first are of the format itself."""
+        known = {name for *_, model in SECTIONS for name in model.model_fields}
+        inside = {"format", "rater_names", *(IN_ROWS if self.counts_pairs else {"raters"})}
+        own = [name for name in self.fields if name not in known | inside]
+        found = [self._section("Files and texts", "", own, is_open=True)]
+        for title, note, model in SECTIONS:
+            names = [name for name in model.model_fields if name in self.fields]
+            if names:
+                found.append(self._section(title, note, names))
+        return found
+
+    def _section(
+        self, title: str, note: str, names: list[str], *, is_open: bool = False
+    ) -> Section:
+        fields = [self[name] for name in names]
+        is_changed = any(one.errors or _differs(one, self.options_model) for one in fields)
+        return Section(title, note, fields, is_open or is_changed)
+
+    @property
+    def are_filters_on(self) -> bool:
+        """Whether anything is left out by scores."""
+        names = (name for name in Filters.model_fields if name in self.fields)
+        return any(_differs(self[name], self.options_model) for name in names)
 
     def values(self) -> dict[str, Any]:
         """The options as filled in; what is empty is its default."""
@@ -163,10 +265,25 @@ class ExportForm(forms.Form):
             rater_ids(self.project, self.options.selection())
         except ValidationError as error:
             for one in error.errors():
-                name = str(one["loc"][0]) if one["loc"] else "rater_names"
-                self.add_error(
-                    name if name in self.fields else None, one["msg"].removeprefix("Value error, ")
-                )
+                said = one["msg"].removeprefix("Value error, ")
+                of_names = "rater_names" if "names" in said else ""
+                name = str(one["loc"][0]) if one["loc"] else of_names
+                self.add_error(name if name in self.fields else None, said)
         except Invalid as error:
             self.add_error("rater_names", error.message)
         return data
+
+
+def _differs(field: forms.BoundField, model: type[BaseModel]) -> bool:
+    """Whether a field holds something else than its default."""
+    value, default = (
+        field.value(),
+        model.model_fields[field.name].get_default(call_default_factory=True),
+    )
+    if isinstance(default, list):
+        return sorted(map(str, value or [])) != sorted(map(str, default))
+    if isinstance(field.field, OnOffField):
+        return bool(value) != bool(default)
+    if isinstance(field.field, PercentField) and isinstance(value, str):
+        value = value or 0
+    return str(value or "") != str(default or "")

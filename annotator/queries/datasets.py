@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from random import Random
 from typing import Any, Final
 
 import psycopg
@@ -153,7 +154,9 @@ def count_pairs(project: Project, *, connection: psycopg.Connection) -> int:
 
 def versions(project: Project, *, after: int | None) -> Page[DatasetVersion]:
     """The project's datasets, newest first, with who built them."""
-    found = project.dataset_versions.select_related("run__created_by").order_by("-pk")
+    found = project.dataset_versions.select_related(
+        "run__created_by", "recipe_version__recipe"
+    ).order_by("-pk")
     return page_by_id(found, after=after, size=PAGE_SIZE, build=lambda version: version)
 
 
@@ -165,8 +168,61 @@ def building(project: Project) -> list[Run]:
 
 def find(project: Project, number: int) -> DatasetVersion | None:
     """One version, with who built it."""
-    found = project.dataset_versions.select_related("project", "run__created_by")
+    found = project.dataset_versions.select_related(
+        "project", "run__created_by", "recipe_version__recipe"
+    )
     return found.filter(number=number).first()
+
+
+def has_at_most(project: Project, votes: int, *, connection: psycopg.Connection) -> bool:
+    """Whether the project has no more votes than that; looks no further."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT FROM annotator_preference WHERE project_id = %s LIMIT %s) v",
+        [project.pk, votes + 1],
+    ).fetchone()
+    assert row is not None
+    return int(row[0]) <= votes
+
+
+SAMPLE: Final = """
+SELECT DISTINCT (
+    SELECT v.prompt_id FROM annotator_preference v
+    WHERE v.project_id = %(project)s AND v.prompt_id >= r.at ORDER BY v.prompt_id LIMIT 1)
+FROM unnest(%(at)s::bigint[]) r (at)
+"""
+
+
+def sample_prompts(
+    project: Project, count: int, *, seed: int, connection: psycopg.Connection
+) -> list[int]:
+    """About ``count`` prompts with votes, in random order, without a walk over the votes.
+
+    Drawn by their ids: a prompt after a gap is likelier than others.
+    """
+    row = connection.execute(
+        "SELECT min(prompt_id), max(prompt_id) FROM annotator_preference WHERE project_id = %s",
+        [project.pk],
+    ).fetchone()
+    if row is None or row[0] is None:
+        return []
+    random = Random(seed)
+    at = [random.randint(row[0], row[1]) for _ in range(count)]
+    rows = connection.execute(SAMPLE, {"project": project.pk, "at": at}).fetchall()
+    found = sorted(pk for (pk,) in rows if pk is not None)
+    random.shuffle(found)
+    return found
+
+
+def votes_of_prompts(
+    project: Project, prompts: list[int], *, connection: psycopg.Connection
+) -> dict[int, int]:
+    """Prompt -> votes on it."""
+    rows = connection.execute(
+        "SELECT prompt_id, count(*) FROM annotator_preference"
+        " WHERE project_id = %s AND prompt_id = ANY(%s) GROUP BY prompt_id",
+        [project.pk, prompts],
+    ).fetchall()
+    return dict(rows)
 
 
 # What an export would give ---------------------------------------------------------------------

@@ -6,29 +6,29 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from django import forms
 
-from annotator.charts import HBar, HBarChart, MiniInterval, hbars, mini_interval
 from annotator.charts_scale import px
 from annotator.exporters import EXPORTERS
 from annotator.exporters.preview import RULES, Preview, Step
 from annotator.exporters.recipe import REASONS
 from annotator.forms.exports import ExportForm
 from annotator.models import DatasetVersion
-from annotator.services import deliveries
+from annotator.services import deliveries, recipes
+from annotator.views import dataset_health
 
 BAR_WIDTH: Final = 200
+LOADERS: Final = {"parquet": "parquet", "shards": "parquet", "csv": "csv"}
 PREVIEW_ROWS: Final = 2
-MINI_DOMAIN: Final = (0.2, 0.8)
-STRENGTHS: Final = {"1": "slight, 1", "2": "clear, 2", "3": "strong, 3"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A line of the recipe: its fields, and what it leaves once that is counted."""
+    """A line of the recipe: its fields by name, and what it leaves once that is counted."""
 
     key: str
-    fields: list[forms.BoundField]
+    fields: dict[str, forms.BoundField]
     step: Step | None
     left_width: float = 0
     dropped_x: float = 0
@@ -36,13 +36,20 @@ class Rule:
 
 
 def rules(form: ExportForm, found: Preview | None) -> list[Rule]:
+    """The lines of the table; scores are a line where something is left out by them."""
+    if not form.counts_pairs:
+        return []
     steps = {step.rule: step for step in found.steps} if found else {}
-    return [_rule(key, form, steps.get(key)) for key in RULES]
+    return [
+        _rule(key, form, steps.get(key))
+        for key in RULES
+        if key != "filters" or form.are_filters_on or (key in steps and steps[key].dropped)
+    ]
 
 
 def _rule(key: str, form: ExportForm, step: Step | None) -> Rule:
-    fields = [form[key]] if key in form.fields else []
-    if step is None:
+    fields = form.row_fields(key)
+    if step is None or not step.is_known:
         return Rule(key, fields, None)
     left = px(BAR_WIDTH * step.left_share)
     dropped = px(max(0.0, BAR_WIDTH * step.dropped_share - 1))
@@ -58,6 +65,8 @@ class Line:
     pairs: int
     bytes: int
     is_simulated: bool
+    checked: str  # with what it was checked, or that it reads back
+    recipe: str
 
 
 def line(version: DatasetVersion) -> Line:
@@ -67,6 +76,9 @@ def line(version: DatasetVersion) -> Line:
         version.manifest["counts"]["in"],
         sum(entry["bytes"] for entry in version.files),
         version.manifest["is_simulated"],
+        ", ".join(one["with"] for one in version.manifest.get("checked", []) if one["ok"])
+        or "reads back",
+        str(version.recipe_version or ""),
     )
 
 
@@ -78,40 +90,37 @@ def label_of(version: DatasetVersion) -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """A version's page. ``dropped`` is (why, count)."""
+    """A version's page. ``dropped`` is (why, count); ``chosen`` the options that are not the
+    defaults, ``other`` the rest, both (title, value)."""
 
     label: str
     bytes: int
     dropped: list[tuple[str, int]]
     is_raw: bool  # rows are judgments, not pairs
-    longer: MiniInterval | None
-    longer_state: str  # "done" or "warn", as the page marks it
-    sides: MiniInterval | None
-    sides_state: str
-    strengths: HBarChart | None
-    options: list[tuple[str, str]]
+    drawn: dataset_health.Drawn | None
+    chosen: list[tuple[str, str]]
+    other: list[tuple[str, str]]
     preview: list[dict[str, Any]]
+    as_json: list[str]
     loader: str
     are_files_there: bool
 
 
 def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
     facts = version.manifest
-    health, sides = facts["health"], facts["health"].get("shown_first_wins")
     container = facts["options"]["container"]
+    chosen, other = _options(version.format, facts["options"])
     return Shown(
         label=label_of(version),
         bytes=sum(entry["bytes"] for entry in version.files),
         dropped=_dropped(facts["counts"]["dropped"]),
         is_raw=facts["style"] == "raw",
-        longer=_mini(health["chosen_longer"]) if "chosen_longer" in health else None,
-        longer_state=_state(health["chosen_longer"]) if "chosen_longer" in health else "",
-        sides=_mini(sides) if sides else None,
-        sides_state=_state(sides) if sides else "",
-        strengths=_strengths(health["rows_by_strength"]) if "rows_by_strength" in health else None,
-        options=_options(version.format, facts["options"]),
+        drawn=None if facts["style"] == "raw" else dataset_health.of_version(facts),
+        chosen=chosen,
+        other=other,
         preview=_preview(preview),
-        loader="parquet" if container == "parquet" else "json",
+        as_json=[_json(row) for row in preview[:PREVIEW_ROWS]],
+        loader=LOADERS.get(container, "json"),
         are_files_there=deliveries.folder_of(version).is_dir(),
     )
 
@@ -124,10 +133,27 @@ def _dropped(counts: dict[str, int]) -> list[tuple[str, int]]:
     return [(REASONS.get(key, key), counts[key]) for key in keys]
 
 
-def _options(format: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+def _options(
+    format: str, options: dict[str, Any]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Options in words: those that differ from the defaults, and the others."""
     method = EXPORTERS.get(format)
-    order = list(method.load_options().model_fields) if method else sorted(options)
-    return [(name, _written(options[name])) for name in order if name in options]
+    if method is None:
+        return [(name, recipes.written(options[name])) for name in sorted(options)], []
+    chosen, other = [], []
+    for name, info in method.load_options().model_fields.items():
+        if name not in options:
+            continue
+        line = (info.title or name.replace("_", " "), recipes.written(options[name]))
+        is_default = options[name] == info.get_default(call_default_factory=True)
+        (other if is_default else chosen).append(line)
+    return chosen, other
+
+
+def _json(row: dict[str, Any]) -> str:
+    """A row as it is written, cut short."""
+    shown = row.get("row", {name: value for name, value in row.items() if name != "split"})
+    return orjson.dumps(shown, option=orjson.OPT_INDENT_2, default=str).decode()
 
 
 def _preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -136,40 +162,10 @@ def _preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = []
     for row in rows:
         seen[row["split"]] += 1
-        if seen[row["split"]] <= PREVIEW_ROWS:
+        is_known = "judgment_id" in row and "responses" in row
+        if seen[row["split"]] <= PREVIEW_ROWS and (is_known or "chosen" in row):
             shown.append(_preview_row(row))
     return shown
-
-
-def _mini(share: dict[str, Any]) -> MiniInterval:
-    low, high = share["interval"]
-    return mini_interval(
-        share["share"], low, high, domain=MINI_DOMAIN, reference=0.5, width=112, style=2
-    )
-
-
-def _state(share: dict[str, Any]) -> str:
-    """A warning where the interval leaves out one half."""
-    low, high = share["interval"]
-    return "done" if low <= 0.5 <= high else "warn"
-
-
-def _strengths(rows: dict[str, int]) -> HBarChart:
-    bars = [HBar(STRENGTHS.get(key, key), rows[key], style=1) for key in sorted(rows)]
-    said = ", ".join(f"{bar.value:,} {bar.name.partition(',')[0]}" for bar in bars)
-    return hbars(
-        bars,
-        label=f"Rows by strength of preference: {said}.",
-        heading="Strength of preference",
-        caption="Kept as margin, 1 to 3.",
-        width=360,
-    )
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
 
 
 def _preview_row(row: dict[str, Any]) -> dict[str, Any]:
