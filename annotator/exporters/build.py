@@ -178,6 +178,7 @@ def plan_of(
     ``prompts``: the pass will read only their pairs.
     """
     sources = sources_of(project, options, connection=connection, prompts=prompts)
+    sources.learn(connection=connection)
     return Plan(
         options=options,
         form=make_format(options, shape),

@@ -42,9 +42,8 @@ class FlipRate:
 
     columns: Final = {"flip_rate": "float"}
 
-    def look_up(self, connection: psycopg.Connection) -> None:
-        """Learn once: the snapshot holds still."""
-        if self._learns and self._found is None:
+    def learn(self, connection: psycopg.Connection) -> None:
+        if self._learns:
             asked = self._options.model_copy(update={"aggregator": FALLBACK})
             self._found = posterior(
                 self._project, asked, connection=connection, prompts=self._prompts

@@ -76,17 +76,15 @@ class MadpoWeight:
             options.madpo_threshold,
         )
         self._slope: Slope | None = None
-        self._is_learned = options.madpo_margin == "raw"
 
-    def look_up(
-        self, batch: Batch, scores: Scores, connection: psycopg.Connection
-    ) -> dict[tuple[int, int], tuple[float, float]]:
-        """Weights of the pairs whose answers are scored: where a is chosen, where b is."""
-        if not self._is_learned:  # once: the snapshot holds still
+    def learn(self, connection: psycopg.Connection) -> None:
+        if self._options.madpo_margin == "calibrated":
             self._slope = held_out_slope(
                 self._project, self._options, self._model, connection=connection
             )
-            self._is_learned = True
+
+    def look_up(self, batch: Batch, scores: Scores) -> dict[tuple[int, int], tuple[float, float]]:
+        """Weights of the pairs whose answers are scored: where a is chosen, where b is."""
         of = scores.of[self._model.id]
         known = [p for p in batch.pairs if p.a_id in of and p.b_id in of]
         slope = self._slope.slope if self._slope else 1.0

@@ -105,16 +105,21 @@ class Variants:
         self.missing: Counter[str] = Counter()
         self.rows = 0
 
+    def learn(self, connection: psycopg.Connection) -> None:
+        """What needs all pairs: not in ``look_up``, which another thread calls while they come."""
+        if self.flips is not None:
+            self.flips.learn(connection)
+        if self.madpo is not None:
+            self.madpo.learn(connection)
+
     def look_up(self, batch: Batch, connection: psycopg.Connection) -> Looked:
         scores = scores_of(self._models, batch, connection)
         if self._draw is not None:
             drawn, scored = self._draw.of(batch, connection)
             scores = replace(scores, drawn=drawn, scored=scored)
-        if self.flips is not None:
-            self.flips.look_up(connection)
         return Looked(
             scores,
-            {} if self.madpo is None else self.madpo.look_up(batch, scores, connection),
+            {} if self.madpo is None else self.madpo.look_up(batch, scores),
             {} if self.ratings is None else self.ratings.look_up(batch, connection),
             {} if self.ches is None else self.ches.look_up(batch),
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.errors import BadOptions, OutOfMemory
 from models.neural.causal import CausalModel
 from models.neural.ensemble_scoring import open_scorer
+from models.neural.hidden import products
 from models.neural.likelihood import Limits
 from models.neural.memory import guard_memory
 from models.neural.scoring import Scorer
@@ -149,6 +150,14 @@ def _endogenous(request: Request, models: Models, check: Callable[[], None]) -> 
     )
 
 
+def _hidden_products(request: Request, models: Models, check: Callable[[], None]) -> Scores:
+    """models [one], pairs [prompt, a, b]. Three numbers a pair: <a, b>, |a|^2, |b|^2."""
+    (model,) = models.causal(request["models"], precision=request["precision"])
+    pairs = [(prompt, first, second) for prompt, first, second in request["pairs"]]
+    found, notes = products(model, pairs, limits=_limits(request, check))
+    return found.reshape(-1), notes
+
+
 METHODS: Final[dict[str, Callable[[Request, Models, Callable[[], None]], Scores]]] = {
     "reward-model": _reward_model,
     "reward-members": _reward_members,
@@ -156,6 +165,7 @@ METHODS: Final[dict[str, Callable[[Request, Models, Callable[[], None]], Scores]
     "yes-no": _yes_no,
     "density-ratio": _density_ratio,
     "endogenous": _endogenous,
+    "hidden-products": _hidden_products,
 }
 
 

@@ -111,6 +111,20 @@ class CausalModel:
             logits = head(states[piece]) if head else states[piece]  # (c, V)
             yield piece, logits[:, : self.columns].float()
 
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (b, t, h) of the last layer, normalized where the model does that.
+
+        ids, mask (b, t), padded on the right. Raises BadBackbone where it shows none.
+        """
+        if self.module.base_model is not self.module:
+            return self._states(ids, mask)
+        output = self.module(
+            input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True
+        )
+        if not getattr(output, "hidden_states", None):
+            raise BadBackbone(f"The model {self.name!r} shows no hidden states.", advice=ADVICE)
+        return output.hidden_states[-1]
+
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         output = self.module.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         return output.last_hidden_state  # (b, t, h)
