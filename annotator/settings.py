@@ -225,6 +225,10 @@ SCORE_REQUESTS_PER_MINUTE = env_int("SCORE_REQUESTS_PER_MINUTE", 60)
 SCORE_WAIT_SECONDS = env_int("SCORE_WAIT_SECONDS", 5)
 
 # Datasets -----------------------------------------------------------------------------------
+# Whether a dataset is loaded, rendered and preprocessed as its readers would before it is offered,
+# and a tokenizer (a folder or a name on the hub) whose chat template is tried beside the plain one.
+DATASET_CHECKS = env_bool("DATASET_CHECKS", default=True)
+DATASET_CHECK_TOKENIZER = env_str("DATASET_CHECK_TOKENIZER")
 # Requests a minute by one signed link, 0 for no limit: downloaders that resume make many.
 LINK_REQUESTS_PER_MINUTE = env_int("LINK_REQUESTS_PER_MINUTE", 120)
 # Hosts that datasets may be pushed to, as in LLM_HOSTS; the endpoint and its token.

@@ -120,6 +120,21 @@ def score_in_child(
     return _helper().ask(request, check=check)
 
 
+def check_dataset(
+    job: Mapping[str, Any], *, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Look at the files of a dataset as its readers will (models.neural.dataset_check), in a child.
+
+    ``job``: "folder", whose README.md names the files; "scratch", a folder for what is read;
+    "container"; "files" {split: [{"name", "rows"}]}; "columns" {name: kind}; "prompt" and "answers",
+    names of columns; "differ", two of them or none; "filled", those without nulls;
+    "is_text_needed"; "trainer" of TRL or ""; "tokenizer" to try beside the own one, or "".
+    Gives {"checks", "failures": [{"file", "line", "reason"}], "count"}. ``check`` is called about
+    once a second and may raise, which ends the child. Raises ScoringFailed where it died.
+    """
+    return _checker().ask(job, check=check)
+
+
 def release() -> None:
     """End the scoring child, if there is one: the device's memory is free for something else."""
     if _helper.cache_info().currsize:
@@ -131,6 +146,13 @@ def _helper() -> Helper:
     helper = Helper()
     atexit.register(helper.close)
     return helper
+
+
+@lru_cache(maxsize=1)
+def _checker() -> Helper:
+    checker = Helper("models.neural.dataset_check", work="checking")
+    atexit.register(checker.close)
+    return checker
 
 
 @lru_cache(maxsize=1)

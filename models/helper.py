@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import IO, Any, Final
 
 import orjson
@@ -28,9 +28,14 @@ MEMORY_ADVICE: Final = "Choose a smaller model or shorter texts, or run it where
 
 
 class Helper:
-    """One child, started when it is first asked and again when it has ended."""
+    """One child, started when it is first asked and again when it has ended.
 
-    def __init__(self) -> None:
+    ``module`` is what it runs (models.neural.serve.run with something that answers), ``work`` what
+    an error calls it.
+    """
+
+    def __init__(self, module: str = "models.neural.serve", *, work: str = "scoring") -> None:
+        self.module, self.work = module, work
         self.child: subprocess.Popen[bytes] | None = None
         self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.stderr: IO[bytes] | None = None
@@ -39,9 +44,10 @@ class Helper:
     def ask(
         self, request: Mapping[str, Any], *, check: Callable[[], None] = lambda: None
     ) -> dict[str, Any]:
-        """The child's reply. ``check`` is called about once a second while it works; what that
-        raises ends the child and goes on to the caller. Raises ScoringFailed."""
-        with self.lock:
+        """The child's reply. ``check`` is called about once a second while it works or is at work
+        for another; what that raises ends the child and goes on to the caller.
+        Raises ScoringFailed."""
+        with self._turn(check):
             line = orjson.dumps(request) + b"\n"
             reply = self._try(line, check)
             if reply is None and self._was_idle():
@@ -51,6 +57,16 @@ class Helper:
         if "reason" in reply:
             raise ScoringFailed(reply["reason"], advice=reply["advice"], kind=reply["kind"])
         return reply
+
+    @contextmanager
+    def _turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """Alone with the child."""
+        while not self.lock.acquire(timeout=POLL_SECONDS):
+            check()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def close(self) -> None:
         """End the child and with it all it holds of the device."""
@@ -69,7 +85,7 @@ class Helper:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "models.neural.serve"],
+            [sys.executable, "-m", self.module],
             cwd=ROOT,
             env={**os.environ, **QUIET, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
@@ -121,10 +137,10 @@ class Helper:
         code, told = self.child.wait(), self._tail()
         self._end()
         if code == -signal.SIGKILL:
-            reason = "The scoring process was killed, most often because memory ran out."
+            reason = f"The {self.work} process was killed, most often because memory ran out."
             return ScoringFailed(reason, advice=MEMORY_ADVICE, kind="out-of-memory")
         how = signal.strsignal(-code) if code < 0 else f"code {code}"
-        reason = f"The scoring process crashed ({how}). {told}".strip()
+        reason = f"The {self.work} process crashed ({how}). {told}".strip()
         return ScoringFailed(reason, advice="Run it again.", kind="crashed")
 
     def _tail(self) -> str:

@@ -40,6 +40,8 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 def _own_files(settings: Any, tmp_path: Path) -> None:
     settings.WORK_ROOT = tmp_path / "work"
     settings.MEDIA_ROOT = tmp_path / "media"
+    # A process that loads a trainer for every export: switched on where that is what is tested.
+    settings.DATASET_CHECKS = False
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {
         **settings.STORAGES,

@@ -92,6 +92,8 @@ BOUNDARIES = {
     "annotator/services/reward_asking.py": "an asking thread: raised again by the job that opens it",
     "annotator/rendering.py": "a Markdown parser fed with hostile text: shown as plain text, logged",
     "annotator/rendering_math.py": "a LaTeX converter fed with hostile text: shown as source, logged",
+    "models/neural/dataset_check.py": "what a reader says of files: a failure of the check, told",
+    "models/neural/dataset_template.py": "what a trainer says of rows: told with the row",
     "models/neural/train.py": "the training child: told to its parent as an event",
 }
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from django.conf import settings
 
-from annotator.exporters import EXPORTERS
+from annotator.exporters import card as cards
 from annotator.exporters.build import Built, manifest_parts
 from annotator.exporters.files import FileFacts
+from annotator.exporters.project_health import with_near_duplicates
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.models import Project, Rater
 from annotator.queries.datasets import RaterVotes, Sides
@@ -26,6 +27,7 @@ CARD: Final = "README.md"
 CHECKSUMS: Final = "SHA256SUMS"
 EXTRAS: Final = (MANIFEST, CARD, CHECKSUMS)
 SCHEMA: Final = 1
+READERS: Final = ("datasets", "transformers", "trl")  # where they are installed
 
 POLICY: Final = {
     "majority": "The answer with the most votes is chosen. It needs more votes than the other"
@@ -43,12 +45,20 @@ def software() -> dict[str, str]:
     """Versions of what wrote the files."""
     with (settings.BASE_DIR / "pyproject.toml").open("rb") as file:
         own = tomllib.load(file)["project"]["version"]
-    packages = ("django", "psycopg", "orjson", "pyarrow", "numpy")
+    packages = ("django", "psycopg", "orjson", "pyarrow", "numpy", "scipy")
     return {
         "touchstone": own,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
+        **{name: found for name in READERS if (found := _version(name))},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def data_files(built: Built) -> list[FileFacts]:
@@ -85,12 +95,24 @@ def manifest(
     raters: Sequence[RaterVotes],
     sides: Sides | None,
     postgres: str,
+    beside: dict[str, Any],
+    checked: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that is known about a version, ready for JSON."""
-    counts = built.ledger.as_dict()
+    """Everything that is known about a version, ready for JSON.
+
+    ``beside``: exporters.project_health; ``checked``: what was looked at before it was offered.
+    """
+    counts, parts = built.ledger.as_dict(), manifest_parts(built)
+    health = (
+        built.health.as_dict()
+        | beside
+        | {"shown_first_wins": sides and sides.as_dict()}
+        | built.format.facts()
+    )
     return {
         "schema": SCHEMA,
         "name": f"{about.project.slug} v{about.number}",
+        "title": about.project.name,
         "project": about.project.slug,
         "version": about.number,
         "format": about.key,
@@ -103,10 +125,10 @@ def manifest(
         "options": about.options.model_dump(mode="json"),
         "split": _split(about.project),
         **_votes(about.project, raters),
-        **manifest_parts(built),
-        "health": built.health.as_dict()
-        | {"shown_first_wins": sides and sides.as_dict()}
-        | built.format.facts(),
+        **parts,
+        "health": with_near_duplicates(health, parts),
+        "terms": _terms(about.options),
+        "checked": checked,
         "files": [
             {"split": split, **facts.as_dict()}
             for split, files in built.files.items()
@@ -118,6 +140,11 @@ def manifest(
         "started_at": about.started.isoformat(),
         "finished_at": about.finished.isoformat(),
     }
+
+
+def _terms(options: Any) -> dict[str, str]:
+    """Raw formats have no such options."""
+    return {name: getattr(options, name, "").strip() for name in ("licence", "consent")}
 
 
 def _split(project: Project) -> dict[str, Any]:
@@ -140,45 +167,13 @@ def _votes(project: Project, raters: Sequence[RaterVotes]) -> dict[str, Any]:
 
 
 def card(facts: dict[str, Any], built: Built) -> str:
-    """The README of a bundle, with the header that the Hugging Face hub and ``datasets`` read."""
-    names = names_of(facts["files"])
-    counts, health = facts["counts"], facts["health"]
-    parts = [
-        _header(names),
-        f"# {facts['name']}\n",
-        (
-            f"{counts['out']:,} {_unit(facts)}, {EXPORTERS[facts['format']].label},"
-            f" {facts['style']}. Built by Touchstone {facts['software']['touchstone']}"
-            f" on {facts['finished_at'][:10]}.\n"
-        ),
-    ]
-    if facts["is_simulated"]:
-        parts.append(
-            f"**Simulated.** {facts['simulated_votes']:,} of {facts['votes']:,} votes are by"
-            " simulated raters. Nothing here says what people prefer.\n"
-        )
-    if facts["judge_votes"]:
-        parts.append(
-            f"**AI judges.** {facts['judge_votes']:,} of {facts['votes']:,} votes are by AI"
-            " judges.\n"
-        )
-    parts += [
-        "## Load\n",
-        f"```python\n{built.format.loading(names)}```\n",
-        *(f"{note}\n" for note in built.format.notes()),
-        *(f"{note}\n" for note in (built.sources.notes() if built.sources else [])),
-        "## Columns\n",
-        _columns(built),
-        "## Counts\n",
-        _counts(facts),
-        "## Before you train\n",
-        _health(health),
-        (
-            f"`{MANIFEST}` has everything above and more; `sha256sum -c {CHECKSUMS}` checks the files."
-            "\n"
-        ),
-    ]
-    return "\n".join(parts)
+    """The README of a bundle."""
+    return cards.card(facts, built, manifest=MANIFEST, checksums=CHECKSUMS)
+
+
+def header(about_title: str, options: Any, built: Built) -> str:
+    """The beginning of that README, by which ``load_dataset`` finds the files."""
+    return cards.header(built.names, title=about_title, licence=_terms(options)["licence"])
 
 
 def names_of(files: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -187,74 +182,3 @@ def names_of(files: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     for entry in files:
         names.setdefault(entry["split"], []).append(entry["name"])
     return names
-
-
-def _unit(facts: dict[str, Any]) -> str:
-    raw = EXPORTERS[facts["format"]].load()
-    return raw.noun if facts["style"] == "raw" else "rows"
-
-
-def _header(names: dict[str, list[str]]) -> str:
-    files = "".join(
-        f"  - split: {split}\n    path: {some[0]}\n"
-        if len(some) == 1
-        else f"  - split: {split}\n    path:\n" + "".join(f"    - {name}\n" for name in some)
-        for split, some in names.items()
-    )
-    return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
-
-
-def _columns(built: Built) -> str:
-    notes = dict(built.format.column_notes)
-    if built.sources is not None:
-        notes |= built.sources.column_notes
-    return "".join(f"- `{name}`: {notes[name]}\n" for name in built.columns)
-
-
-def _counts(facts: dict[str, Any]) -> str:
-    counts = facts["counts"]
-    noun = _unit(facts) if facts["style"] == "raw" else "pairs"
-    rows = [(f"{noun} in", counts["in"], "")]
-    rows += [(f"− {key}", count, REASONS[key]) for key, count in counts["dropped"].items()]
-    rows += [("rows out", counts["out"], "")]
-    rows += [(split, count, "") for split, count in counts["rows"].items()]
-    lines = "".join(f"| {name} | {count:,} | {note} |\n" for name, count, note in rows)
-    return f"| | count | |\n|---|---:|---|\n{lines}"
-
-
-def _health(health: dict[str, Any]) -> str:
-    if "chosen_longer" not in health:
-        kinds = ", ".join(f"{n:,} {kind}" for kind, n in health["judgments_by_kind"].items())
-        leaked = health["judgments_on_responses_that_name_their_model"]
-        return (
-            f"- {health['prompts']:,} prompts; judgments by kind of task: {kinds}.\n"
-            f"- {leaked:,} judgments are on responses that name their model.\n"
-        )
-    lines = [
-        (
-            f"- {health['prompts']:,} prompts; one gives up to"
-            f" {health['most_rows_of_one_prompt']:,} rows, which are not independent."
-        ),
-        _interval("Chosen is the longer answer in", health["chosen_longer"]),
-        (
-            f"- {health['contradictions_resolved']:,} pairs had votes for both answers; the majority"
-            f" decided. Mean agreement {health['mean_agreement']:.2f}."
-        ),
-    ]
-    if sides := health["shown_first_wins"]:
-        low, high = (100 * end for end in sides["interval"])
-        lines.append(
-            f"- The answer that stood first on the screen won {100 * sides['share']:.1f} % of"
-            f" {sides['votes']:,} votes [{low:.1f}, {high:.1f}]."
-        )
-    if health["empty_chosen"] or health["empty_rejected"]:
-        lines.append(
-            f"- {health['empty_chosen']:,} chosen and {health['empty_rejected']:,} rejected answers"
-            " have no text."
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _interval(what: str, share: dict[str, Any]) -> str:
-    low, high = (100 * end for end in share["interval"])
-    return f"- {what} {100 * share['share']:.1f} % of rows [{low:.1f}, {high:.1f}]."

@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from annotator.models import Project
+from annotator.models import DatasetVersion, Project
 from annotator.queries.columns import read_columns
 from annotator.queries.datasets import RaterVotes
 from annotator.queries.pairs import Selection, rater_ids
@@ -77,6 +77,12 @@ def skips(project: Project, *, connection: psycopg.Connection) -> dict[str, Any]
         "tasks": int(row[1]),
         "reasons": [{"reason": reason, "count": count} for reason, count in reasons],
     }
+
+
+def kept_versions(project: Project) -> list[DatasetVersion]:
+    """Versions whose rows are still known, the newest first, no more than are compared."""
+    found = project.dataset_versions.filter(deleted_at=None).order_by("-number")
+    return list(found.only("number", "folder", "run_id")[:SHOWN])
 
 
 def votes_by_kind(raters: list[RaterVotes]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+import psycopg
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
@@ -40,6 +41,7 @@ from annotator.exporters.files import (
 )
 from annotator.exporters.filters import filters_of
 from annotator.exporters.fitting import check_fit
+from annotator.exporters.project_health import beside_rows
 from annotator.exporters.raw_format import Facts, RawFormat
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.exporters.rules import rules_of
@@ -49,9 +51,10 @@ from annotator.exporters.types import Shape
 from annotator.exporters.verdicts import Ledger
 from annotator.models import AuditEvent, DatasetVersion, Project, RecipeVersion, Run, User
 from annotator.queries import datasets as queries
+from annotator.queries.dataset_health import kept_versions
 from annotator.queries.pairs import rater_ids
 from annotator.queries.snapshot import current, snapshot
-from annotator.services import deliveries, runs
+from annotator.services import deliveries, export_checks, runs
 from rubrics.registry import UnknownMethod, find
 
 CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
@@ -153,6 +156,7 @@ class _Found:
     sides: queries.Sides | None
     postgres: str
     started: datetime
+    health: dict[str, Any]
 
 
 def perform(work: runs.Work) -> dict[str, Any]:
@@ -205,14 +209,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
                 connection=connection,
                 on_pairs=pulse.pairs,
             )
-        found = _Found(
-            built.health.raters()
-            if isinstance(built.health, Facts)
-            else queries.rater_votes(project, options.selection(), connection=connection),
-            queries.sides(project, options.selection(), connection=connection),
-            connection.info.parameter_status("server_version") or "",
-            started,
-        )
+        found = _find(project, options, built, started, connection=connection)
     _log_counts(work, built.ledger)
     if not built.files:
         raw = issubclass(make_format, RawFormat)
@@ -220,9 +217,45 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
         raise MethodFailed(what, advice=_why_none(built.ledger))
     work.stage("verify", "Verify")
     _verify(folder, built, pulse)
+    checked = export_checks.check(
+        folder,
+        folder.with_name(f"build-{run.token}-check.tmp"),
+        title=project.name,
+        key=run.config["format"],
+        built=built,
+        options=options,
+        on_wait=pulse.check,
+        log=work.log,
+    )
     work.stage("publish", "Publish")
-    version = _publish(folder, work, options, built, found)
+    version = _publish(folder, work, options, built, found, checked)
     return result_of(version)
+
+
+def _find(
+    project: Project,
+    options: ExportOptions,
+    built: Built,
+    started: datetime,
+    *,
+    connection: psycopg.Connection,
+) -> _Found:
+    selection = options.selection()
+    raters = (
+        built.health.raters()
+        if isinstance(built.health, Facts)
+        else queries.rater_votes(project, selection, connection=connection)
+    )
+    versions = ((one.number, deliveries.folder_of(one)) for one in kept_versions(project))
+    return _Found(
+        raters,
+        queries.sides(project, selection, connection=connection),
+        connection.info.parameter_status("server_version") or "",
+        started,
+        beside_rows(
+            project, options, built, raters=raters, earlier=versions, connection=connection
+        ),
+    )
 
 
 def _log_counts(work: runs.Work, ledger: Ledger) -> None:
@@ -264,7 +297,12 @@ def _read_again(folder: Path, facts: FileFacts, built: Built, pulse: _Pulse) -> 
 
 
 def _publish(
-    folder: Path, work: runs.Work, options: ExportOptions, built: Built, found: _Found
+    folder: Path,
+    work: runs.Work,
+    options: ExportOptions,
+    built: Built,
+    found: _Found,
+    checked: list[dict[str, Any]],
 ) -> DatasetVersion:
     """Make the folder the version's: described, renamed and recorded in one transaction."""
     run = work.run
@@ -278,7 +316,13 @@ def _publish(
             project, last + 1, run.config["format"], options, found.started, timezone.now()
         )
         facts = manifests.manifest(
-            about, built, raters=found.raters, sides=found.sides, postgres=found.postgres
+            about,
+            built,
+            raters=found.raters,
+            sides=found.sides,
+            postgres=found.postgres,
+            beside=found.health,
+            checked=checked,
         )
         _describe(folder, facts, built)
         os.rename(folder, final)

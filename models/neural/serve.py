@@ -24,7 +24,15 @@ IDLE_SECONDS: Final = 300.0
 
 
 def main() -> int:
-    """Answer until stdin closes or nothing was asked for IDLE_SECONDS."""
+    """Score until stdin closes or nothing was asked for IDLE_SECONDS."""
+    return run(_load)
+
+
+def run(load: Callable[[], Callable[[bytes], None]]) -> int:
+    """Answer until stdin closes or nothing was asked for IDLE_SECONDS.
+
+    ``load`` is called with the first request; it returns what answers one on stdout.
+    """
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     reply: Callable[[bytes], None] | None = None
@@ -33,7 +41,7 @@ def main() -> int:
             line = requests.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return EXIT_DONE
-        reply = reply or _load()
+        reply = reply or load()
         reply(line)
 
 
