@@ -30,6 +30,7 @@ from annotator.errors import Invalid, MethodFailed
 from annotator.exporters import EXPORTERS
 from annotator.exporters import manifest as manifests
 from annotator.exporters.build import Built, build, build_raw
+from annotator.exporters.ches import measured
 from annotator.exporters.files import (
     FIRST,
     BadFile,
@@ -54,7 +55,7 @@ from annotator.queries import datasets as queries
 from annotator.queries.dataset_health import kept_versions
 from annotator.queries.pairs import rater_ids
 from annotator.queries.snapshot import current, snapshot
-from annotator.services import deliveries, export_checks, runs
+from annotator.services import deliveries, export_checks, export_ches, runs
 from rubrics.registry import UnknownMethod, find
 
 CHECK_SECONDS: Final = 0.5  # how often a build looks whether it should stop
@@ -83,6 +84,8 @@ def check(project: Project, format: str, options: ExportOptions) -> None:
     sources = sources_of(project, options, connection=raw)
     filters_of(project, options, connection=raw)
     rules_of(project, options, connection=raw)
+    if options.reads_ches:
+        export_ches.allowed_model(options.causal_model)
     check_fit(project, EXPORTERS[format].load(), options, sources, connection=raw)
 
 
@@ -112,6 +115,8 @@ def start(
     check(project, format, checked)
     stored = checked.model_dump(mode="json")
     config: dict[str, Any] = {"format": format, "options": stored}
+    if _reads_ches(checked):
+        config["queue"] = "gpu"
     if recipe is not None and _is_of(recipe, format, stored):
         config["recipe"] = {"id": recipe.pk, "name": recipe.recipe.name, "number": recipe.number}
     return runs.start(
@@ -121,6 +126,11 @@ def start(
         config=config,
         by=by,
     )
+
+
+def _reads_ches(options: Any) -> bool:
+    """Whether a language model has to read the pairs first; raw formats have none."""
+    return isinstance(options, ExportOptions) and options.reads_ches
 
 
 def _is_of(recipe: RecipeVersion, format: str, stored: dict[str, Any]) -> bool:
@@ -187,9 +197,10 @@ def _clear(run: Run) -> None:
 def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str, Any]:
     run, started = work.run, timezone.now()
     project = run.project
+    products = export_ches.measure(work, options) if _reads_ches(options) else None
     work.stage("read", "Read and write")
     make_format = EXPORTERS[run.config["format"]].load()
-    with snapshot() as connection:
+    with snapshot() as connection, measured(products):
         pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
         if issubclass(make_format, RawFormat):
             built = build_raw(
