@@ -41,6 +41,23 @@ def titles(config: Mapping[str, Any]) -> dict[str, str]:
     return found | {name: title for name, title in WORDS.items() if name not in found}
 
 
+def usual(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a training that stand as they are where nobody says a word."""
+    if "backbone" not in config:
+        return {}
+    fields = dict(TrainingConfig.model_fields)
+    for name in ("objective", "backbone"):
+        method = method_of(name, config[name])
+        if method is not None and method.options:
+            fields |= method.load_options().model_fields
+    given = {**config, **(config.get("options") or {})}
+    return {
+        name: given[name]
+        for name, field in fields.items()
+        if name in given and name not in (*TABLES, "seed") and given[name] == field.default
+    }
+
+
 def _of(fields: Mapping[str, Any]) -> dict[str, str]:
     return {name: info.title for name, info in fields.items() if info.title}
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from annotator.models import Project, RewardModel, Run
 from annotator.queries import option_titles, runs
 from annotator.queries.pages import Page, page_by_id
-from models.backbones import BACKBONES
+from models.backbones import BACKBONES, READS_PICTURES
 from models.objectives import OBJECTIVES
 
 PAGE_SIZE: Final = 50
@@ -151,6 +151,10 @@ class Detail:
     account: list[tuple[str, str]]
 
     @property
+    def reads_pictures(self) -> bool:
+        return self.backbone_key in READS_PICTURES
+
+    @property
     def is_transformer(self) -> bool:
         """Whether plain transformers loads it."""
         return self.backbone_key == "hf"
@@ -172,9 +176,15 @@ def detail(model: RewardModel) -> Detail:
         what=describe(model.objective, model.backbone),
         backbone_key=model.backbone.partition(":")[0],
         measured=measured(metrics),
-        options=[("Backbone", model.backbone), *_options(model)],
+        options=[*_methods(model), *_options(model)],
         account=list(_account(metrics)),
     )
+
+
+def _methods(model: RewardModel) -> Iterable[tuple[str, str]]:
+    for name in ("objective", "backbone"):
+        value = getattr(model, name)
+        yield name.capitalize(), option_titles.shown(name, value) or value
 
 
 def _options(model: RewardModel) -> Iterable[tuple[str, str]]:

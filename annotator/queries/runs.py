@@ -13,6 +13,7 @@ from django.db.models.functions import Right
 from django.utils import timezone
 
 from annotator.models import Project, Run, RunState
+from annotator.queries import option_titles
 from annotator.queries.pages import Page, page_by_id
 from annotator.queries.run_commands import command, ledger
 
@@ -289,6 +290,7 @@ class Detail:
     line: Line
     log: list[LogLine]
     config: list[tuple[str, str]]
+    usual: list[tuple[str, str]]  # options that nobody changed
     command: str
     waiting_before: int | None  # queued runs of the same kind in front of it
 
@@ -328,17 +330,24 @@ def find(project: Project, run_id: int) -> Run | None:
 
 def detail(run: Run) -> Detail:
     retried = Run.objects.filter(retry_of=run).order_by("-pk").values_list("pk", flat=True).first()
-    before = None
+    before, usual = None, option_titles.usual(run.config)
     if run.state == RunState.QUEUED:
         before = Run.objects.filter(state__in=ACTIVE, kind=run.kind, pk__lt=run.pk).count()
     return Detail(
         run=run,
         line=line(run, retried_as=retried),
         log=log_lines(run.tail, cut=len(run.tail) == TAIL_CHARS),
-        config=ledger(run.config),
+        config=ledger(_without(run.config, usual)),
+        usual=ledger(usual, titles=option_titles.titles(run.config)),
         command=command(run),
         waiting_before=before,
     )
+
+
+def _without(config: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A configuration less some of its entries and of its options."""
+    options = {k: v for k, v in (config.get("options") or {}).items() if k not in names}
+    return {k: v for k, v in config.items() if k not in names} | {"options": options}
 
 
 STAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)Z (.*)")

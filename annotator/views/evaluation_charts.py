@@ -62,6 +62,7 @@ class Page:
 
     name: str
     other: str
+    splits: str  # how many pairs of each
     together: DotChart | None
     slices: list[DotChart]
     calibration: LineChart | None
@@ -78,11 +79,12 @@ def page(figures: Json, name: str, *, beside: str = "") -> Page:
     return Page(
         name=name,
         other=drawn,
+        splits=", ".join(f"{n:,} {split}" for split, n in figures["splits"].items() if n),
         together=_together(figures, name),
         slices=[
             _slices(title, rows, name, drawn)
             for key, title in TITLES.items()
-            if (rows := figures["slices"].get(key))
+            if len(rows := figures["slices"].get(key, ())) > 1  # one is all of them
         ],
         calibration=_calibration(figures, name, drawn),
         best_of_n=_best_of_n(figures["best_of_n"], name),

@@ -34,8 +34,9 @@ def charts(points: Curves, *, ceiling: float | None = None) -> RunCharts:
 
 
 def _range(points: Curves) -> tuple[float, float] | None:
-    """While a training runs its axis shows what is still to come."""
-    return (0, points.steps) if points.steps and points.is_active else None
+    """All steps so far; while a training runs its axis shows what is still to come."""
+    end = points.steps if points.is_active else points.step
+    return (0, end) if end else None
 
 
 def _xy(points: Curves, name: str) -> tuple[list[float], list[float]] | None:

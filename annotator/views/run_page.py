@@ -88,14 +88,16 @@ def _left(detail: Detail, curves: Curves) -> float | None:
 
 def _stage_note(detail: Detail, curves: Curves) -> str:
     run, parts = detail.run, []
+    # A stage that says nothing more than its name says nothing.
+    message = "" if run.message in {stage["label"] for stage in run.stages} else run.message
     if not _counts_towards_total(run):
-        return run.message
+        return message
     if detail.line.percent is not None:
         parts.append(f"{detail.line.percent} %")
     left = _left(detail, curves)
     if left is not None:
         parts.append(f"{formats.duration(left)} left")
-    return ", ".join(parts) or run.message
+    return ", ".join(parts) or message
 
 
 def _time(detail: Detail, curves: Curves) -> Figure | None:

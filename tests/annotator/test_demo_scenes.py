@@ -13,6 +13,7 @@ from PIL import ImageColor
 from annotator.demo import drawing, scenes
 from annotator.demo.scenes import SCENES, Drawn
 from annotator.kinds.base import from_gold, kind
+from annotator.management.commands.demo import start_loop
 from annotator.models import Judgment, Project, Task
 from annotator.services import demo, demo_scenes
 from annotator.services.judgments import as_verdict
@@ -109,6 +110,10 @@ def test_demo_of_scenes_is_loaded_once_and_knows_its_truth() -> None:
     ) == {True}
     again = demo_scenes.load(demo.people())
     assert (again.prompts, again.tasks, again.votes) == (first.prompts, first.tasks, first.votes)
+
+    started = start_loop(project)
+    assert [(run.kind, run.config["backbone"]) for run in started] == [("train", "pixels")]
+    assert start_loop(project) == [], "once"
 
     hits = defaultdict(list)
     for judgment in Judgment.objects.filter(project=project).select_related("task", "rater"):

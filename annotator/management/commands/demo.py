@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management import call_command
@@ -27,8 +28,8 @@ class Command(BaseCommand):
         if not load_only and not supervisor.port_is_free(host, port):
             raise CommandError(f"{host}:{port} is taken. Choose another: make demo PORT=8001")
         call_command("migrate", verbosity=0)
-        loaded = demo.load()
-        for one in (loaded, demo_scenes.load(demo.people())):
+        loaded, scenes = demo.load(), demo_scenes.load(demo.people())
+        for one in (loaded, scenes):
             judges = ", ".join(judge.name for judge in demo_judges.add_judges(one.project))
             self._say(
                 f"{one.project.name}: {one.prompts} prompts, {one.tasks} tasks,"
@@ -40,7 +41,9 @@ class Command(BaseCommand):
         supervisor.run(
             [*supervisor.children(bind=f"{host}:{port}"), *self._simulated_judge()],
             say=self._say,
-            meanwhile=lambda: self._welcome(loaded.project, f"http://{host}:{port}"),
+            meanwhile=lambda: self._welcome(
+                [loaded.project, scenes.project], f"http://{host}:{port}"
+            ),
         )
 
     def _simulated_judge(self) -> list[supervisor.Child]:
@@ -57,33 +60,34 @@ class Command(BaseCommand):
         self.stdout.write(line)
         sys.stdout.flush()
 
-    def _welcome(self, project: Project, address: str) -> None:
-        started = start_loop(project)
+    def _welcome(self, projects: Sequence[Project], address: str) -> None:
+        started = [run for project in projects for run in start_loop(project)]
         self._say(f"\nTouchstone serves at {address} until Ctrl-C.\n")
         for email, _, role in demo.ACCOUNTS:
             self._say(f"  {role.label:<10} {email:<24} {demo.PASSWORD}")
         if started:
             self._say("\nThe worker is going once round the loop:")
             for run in started:
-                self._say(f"  {run.title}: {address}/p/{project.slug}/runs/{run.pk}/")
+                self._say(f"  {run.title}: {address}/p/{run.project.slug}/runs/{run.pk}/")
         self._say("")
 
 
 def start_loop(project: Project) -> list[Run]:
-    """One reward model and one data set, unless the demo has had them."""
+    """One reward model and one data set, unless the project has had them: seconds of work."""
     started = []
+    is_images = project.modality == Project.Modality.IMAGE
     with transaction.atomic():
         if not project.runs.filter(kind=Run.Kind.TRAIN).exists():
             started.append(
                 training.start(
                     project=project,
                     objective="bradley-terry",
-                    backbone="hashing",
+                    backbone="pixels" if is_images else "hashing",
                     options={},
                     by=None,
                 )
             )
-        if not project.runs.filter(kind=Run.Kind.EXPORT).exists():
+        if not is_images and not project.runs.filter(kind=Run.Kind.EXPORT).exists():
             started.append(
                 exports.start(project=project, format="trl-preference", options={}, by=None)
             )
