@@ -26,7 +26,7 @@ from models.local_judge_options import (
     YesNoOptions,
 )
 from models.pairs import Message, clean_text
-from models.saved import read_backbone
+from models.saved import read_backbone, read_unit
 from models.score_decisions import decide, decide_checklist, refuse, sigmoid
 from rubrics.judging.sections import fence, nonce_of
 from rubrics.judging.types import Decision, Item
@@ -136,6 +136,11 @@ class RewardModelJudge(ScoreJudge):
     def reads_pictures(self) -> bool:
         """Whether the model was trained on pictures."""
         return read_backbone(Path(self.folder)) in READS_PICTURES if self.folder else False
+
+    @cached_property
+    def temperature(self) -> float:
+        """Scores of an ensemble are in standard deviations: over this they are log-odds again."""
+        return 1 / read_unit(Path(self.folder)) if self.folder else 1.0
 
     def why_not_seen(self, item: Item) -> str:
         shown = [candidate.picture is not None for candidate in item.candidates]

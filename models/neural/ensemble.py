@@ -242,7 +242,10 @@ class Ensemble:
             "test_ties": told["ties"],
             "steps": sum(one["steps"] for one in own),
             "ended": "complete" if is_complete else "time limit",
-            "kept": {"step": None, "why": "of each member its own"},
+            "kept": {
+                "step": sum(one["kept"]["step"] for one in own),
+                "why": "those of each member together",
+            },
             "seconds": seconds,
             "pairs_per_second": sum(rates) / seconds if seconds else None,
             "seed": self.config.seed,
@@ -285,7 +288,8 @@ def diversity(reference: Floats, test: Floats) -> Metrics:
     ``correlation`` is the mean over pairs of members; ``disagree`` the share of test pairs in which
     not all members prefer the same answer; ``variance`` the mean over reference answers.
     """
-    alike = np.corrcoef(reference)[np.triu_indices(len(reference), 1)]  # NaN where one is constant
+    matrix = np.asarray(np.corrcoef(reference))  # (k, k), NaN where one is constant
+    alike = matrix[np.triu_indices(len(reference), 1)]
     signs = np.sign(test[:, 0::2] - test[:, 1::2])  # (k, n)
     split = (signs != signs[0]).any(axis=0)
     return {

@@ -15,6 +15,8 @@ import orjson
 from models import transforms
 from models.errors import BadArtifact, BadOptions
 from models.gateway import load_reward_model, score_here
+from models.local_judge_options import RewardModelOptions
+from models.local_judges import RewardModelJudge
 from models.neural.ensemble import Ensemble, Member, MemberEvents
 from models.neural.evaluate import outputs
 from models.neural.loop import Trainer
@@ -456,6 +458,8 @@ def test_a_scoring_process_gives_every_member(three):
     assert margins == pytest.approx(-unit * np.diff(one), abs=1e-6)
     assert read_unit(run / "artifact") == pytest.approx(unit)
     assert read_unit(run / "artifact" / "member-1") == 1.0
+    judge = RewardModelJudge(RewardModelOptions(), folder=run / "artifact", ask=score_here)
+    assert judge.temperature == pytest.approx(1 / unit), "a judge's probability is of log-odds"
 
 
 def test_an_ensemble_with_a_member_missing_is_refused(three, tmp_path):
