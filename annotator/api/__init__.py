@@ -16,6 +16,7 @@ from ninja import NinjaAPI
 from ninja.security import HttpBearer
 
 from annotator.api import (
+    datasets,
     judge_reports,
     judges,
     projects,
@@ -52,6 +53,7 @@ api = NinjaAPI(
     docs_url=None,  # the interactive page loads scripts from elsewhere, which the policy forbids
 )
 api.add_router("/projects", projects.router)
+api.add_router("/projects", datasets.router)
 api.add_router("/projects", tasks.router)
 api.add_router("/projects", quality.router)
 api.add_router("/projects", judges.router)

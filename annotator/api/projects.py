@@ -1,4 +1,4 @@
-"""Projects, their runs and their data sets."""
+"""Projects and their runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema
 
-from annotator.models import DatasetVersion, Project, Role, Run
+from annotator.models import Project, Role, Run
 from annotator.queries import annotation
 from annotator.queries.access import access_or_404
 from annotator.services import runs
@@ -44,16 +44,6 @@ class RunOut(Schema):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-
-
-class DatasetOut(Schema):
-    number: int
-    format: str
-    rows: int
-    checksum: str
-    files: list[dict[str, Any]]
-    manifest: dict[str, Any]
-    created_at: datetime
 
 
 class ProgressOut(Schema):
@@ -99,10 +89,3 @@ def cancel_run(request: HttpRequest, slug: str, run_id: int) -> Run:
     runs.cancel(run=run, by=request.user)
     run.refresh_from_db()
     return run
-
-
-@router.get("/{slug}/datasets", response=list[DatasetOut])
-def list_datasets(request: HttpRequest, slug: str) -> list[DatasetVersion]:
-    """Built data sets, newest first. Files are fetched from the page's download address."""
-    access = access_or_404(request.user, slug, at_least=Role.OWNER)
-    return list(DatasetVersion.objects.filter(project=access.project)[:PAGE])
