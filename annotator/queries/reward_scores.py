@@ -172,6 +172,15 @@ def model_scores(model_id: int, responses: Sequence[int]) -> dict[int, float]:
     return _scores("reward_model", model_id, responses)
 
 
+def model_variances(model_id: int, responses: Sequence[int]) -> dict[int, float | None]:
+    """How much the members of an ensemble disagree, by response; None of a single model."""
+    sql = (
+        "SELECT response_id, variance FROM annotator_rewardscore WHERE reward_model_id = %s"
+        " AND response_id = ANY(%s)"
+    )
+    return dict(_fetch(sql, [model_id, list(responses)]))
+
+
 def rubric_scores(version_id: int, responses: Sequence[int]) -> dict[int, float]:
     """The rewards of a rubric version, by response."""
     return _scores("rubric_version", version_id, responses)

@@ -10,10 +10,11 @@ import orjson
 
 from annotator.models import Project, RewardModel
 from annotator.queries.rewards import Estimate, Measured, describe, measured
-from models.transforms import LOG_ODDS
+from models.transforms import COMBINATIONS, LOG_ODDS
 
 NAME: Final = "README.md"
 CONFIG: Final = "config.json"
+FIRST_MEMBER: Final = "member-1"  # of an ensemble
 STATE: Final = "objective.safetensors"  # what an objective adds to the weights of a backbone
 
 TRANSFORMERS: Final = """\
@@ -44,6 +45,18 @@ answers = ["Air scatters blue light most.", "Because it is."]
 scores = model.score([(prompt, answer) for answer in answers])
 for answer, score in zip(answers, scores):
     print(float(score), answer)
+```
+"""
+
+MEMBERS: Final = """\
+`score` is the mean of the members, each in its own standard deviations over the reference answers.
+More cautious scores, and how far members disagree, are made of what each says:
+
+```python
+from models.transforms import combine, ensemble_variance
+
+members = model.score_members([(prompt, answer) for answer in answers])  # (members, answers)
+print(combine(members, "worst"), combine(members, "penalized"), ensemble_variance(members))
 ```
 """
 
@@ -79,6 +92,7 @@ def card(model: RewardModel, *, folder: Path) -> str:
         "## Accuracy",
         "",
         *_accuracy(found, metrics),
+        *_members(metrics),
         "## Data",
         "",
         *_data(project, metrics),
@@ -87,7 +101,7 @@ def card(model: RewardModel, *, folder: Path) -> str:
         *_table(("option", "value"), _options(model)),
         "## Load it",
         "",
-        TRANSFORMERS if is_plain(folder) else GATEWAY,
+        *_loading(model, folder),
         "## Limits",
         "",
         *_limits(model, found),
@@ -129,6 +143,62 @@ def _accuracy(found: Measured, metrics: Mapping[str, Any]) -> Iterator[str]:
     if found.people is None and found.people_reason:
         yield f"There is no human ceiling: {found.people_reason}"
         yield ""
+
+
+def _members(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Of an ensemble: each member, and how they are combined."""
+    ensemble = metrics.get("ensemble")
+    if not ensemble:
+        return
+    reference = ensemble["reference"]
+    yield "## Members"
+    yield ""
+    yield (
+        f"{ensemble['members']} models that differ by seed, trained in one run, and put on one scale"
+        f" by {reference['n']:,} answers of the {reference['split']} split. They correlate at"
+        f" {_rounded(ensemble['correlation'])} on those; on {_share(ensemble['disagree'])} of"
+        f" {ensemble['disagree_n']:,} test pairs not all prefer the same answer. The accuracy above is"
+        " that of their mean."
+    )
+    yield ""
+    heads = ("member", "seed", "accuracy", "95 % interval", "center", "scale")
+    yield from _table(heads, [
+        (n, one["seed"], *_estimate(one), _rounded(one["center"]), _rounded(one["scale"]))
+        for n, one in enumerate(ensemble["each"], start=1)
+    ])  # fmt: skip
+    heads = ("combined by", "what it is", "accuracy", "95 % interval")
+    yield from _table(heads, [
+        (key, COMBINATIONS[key], *_estimate(told)) for key, told in ensemble["ways"].items()
+    ])  # fmt: skip
+
+
+def _estimate(told: Mapping[str, Any]) -> tuple[str, str]:
+    if told["accuracy"] is None:
+        return "not known", ""
+    low, high = told["interval"]
+    return _share(told["accuracy"]), f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _share(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{100 * value:.1f} %"
+
+
+def _rounded(value: float | None) -> str:
+    return "an unknown value" if value is None else f"{value:.3g}"
+
+
+def _loading(model: RewardModel, folder: Path) -> Iterator[str]:
+    if is_plain(folder):
+        yield TRANSFORMERS
+        return
+    yield GATEWAY
+    if not model.metrics.get("ensemble"):
+        return
+    yield MEMBERS
+    if is_plain(folder / FIRST_MEMBER):
+        yield "Each member is a plain transformer by itself:"
+        yield ""
+        yield TRANSFORMERS.replace('folder = "."', f'folder = "{FIRST_MEMBER}"')
 
 
 def _cells(one: Estimate) -> tuple[str, str, str]:
@@ -175,7 +245,17 @@ def _options(model: RewardModel) -> list[tuple[str, str]]:
 
 def _limits(model: RewardModel, found: Measured) -> Iterator[str]:
     yield "- Scores compare answers to one prompt; between prompts they mean nothing."
-    if model.objective in LOG_ODDS:
+    if ensemble := model.metrics.get("ensemble"):
+        yield (
+            "- Scores are in standard deviations; times "
+            f"{_rounded(ensemble['unit'])} a difference is in the unit of the objective"
+            + (", log-odds." if model.objective in LOG_ODDS else ".")
+        )
+        yield (
+            "- Members share a backbone and their data, and so their blind spots: where all agree"
+            " they may all be wrong."
+        )
+    elif model.objective in LOG_ODDS:
         yield (
             "- The difference of two scores is the model’s own log-odds that the first answer is "
             "preferred; how well calibrated that is, an evaluation says."

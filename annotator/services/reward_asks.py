@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -162,6 +162,7 @@ def is_picture(answer: Answer) -> bool:
 
 def begin(*, model: RewardModel, asked: Asked, by: User | None) -> Run:
     """A queued run that scores; the caller enqueues its job. Raises Invalid, Conflict."""
+    ensembles.require_fit(model, asked.way)
     _require_kind(model.project, asked)
     if not training.artifact_folder(model).is_dir():
         raise Conflict(
@@ -205,7 +206,7 @@ def _kept(run: Run, asked: Asked) -> Asked:
         Item(one.prompt, stored(one.response), tuple(map(stored, one.references)))
         for one in asked.items
     )
-    return Asked(items, asked.transform, asked.answers)
+    return replace(asked, items=items)
 
 
 def wait(run: Run, *, seconds: float | None = None) -> Run:

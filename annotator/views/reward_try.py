@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from django.contrib import messages
@@ -14,18 +15,20 @@ from django.views.decorators.http import require_http_methods
 
 from annotator import rendering
 from annotator.errors import AppError
+from annotator.forms.ensembles import WayForm, read_way
 from annotator.forms.reward_tries import NAMES, AnswersForm, TryForm, TryPicturesForm
 from annotator.jobs import base
 from annotator.models import Image, Project, Prompt, Response, RewardModel, Role, Run
 from annotator.queries import reward_asks as queries
 from annotator.queries import reward_scores, rewards
-from annotator.services import hashing
+from annotator.services import ensembles, hashing
 from annotator.services import reward_asks as service
+from annotator.services.ensembles import Way
 from annotator.services.reward_asks import Asked, Item
 from annotator.uploads import TRY_BYTES, was_too_large
 from annotator.views import reward_try_table
 from annotator.views.helpers import Access, as_id, page_after, project_page
-from annotator.views.reward_try_table import Table
+from annotator.views.reward_try_table import Members, Table
 
 MOST: Final = len(NAMES)
 
@@ -77,7 +80,7 @@ class _Page:
         if not form.is_valid():
             return self.show(form, status=422)
         try:
-            return self._ask(form.asked())
+            return self._ask(self._in_its_way(form.asked()))
         except AppError as error:
             form.add_error(None, f"{error.message} {error.advice}".strip())
             return self.show(form, status=error.status)
@@ -85,10 +88,14 @@ class _Page:
     def _attempt_stored(self) -> HttpResponse:
         prompt, answers = self._stored(as_id(self.request.POST.get("stored", "")) or 0)
         try:
-            return self._ask(_asked_of(prompt, answers))
+            return self._ask(self._in_its_way(_asked_of(prompt, answers)))
         except AppError as error:
             messages.error(self.request, f"{error.message} {error.advice}".strip())
             return redirect(f"{self.address}?prompt={prompt.pk}")
+
+    def _in_its_way(self, asked: Asked) -> Asked:
+        """The request with the way in which somebody wants members combined. Raises Invalid."""
+        return replace(asked, **read_way(self.request.POST).as_json())
 
     def _ask(self, asked: Asked) -> HttpResponse:
         with transaction.atomic():
@@ -110,7 +117,10 @@ class _Page:
         table = None
         if len(scores) == len(ids):
             raw = [scores[pk] for pk in ids]
-            table = self._table([_text(one) for one in answers], raw, ids, _images(answers))
+            spreads = reward_scores.model_variances(self.model.pk, ids)
+            members = self._members([spreads.get(pk) for pk in ids], ensembles.way_of(self.model))
+            texts = [_text(one) for one in answers]
+            table = self._table(texts, raw, ids, _images(answers), members=members)
         return self.show(None, stored=(prompt, answers), table=table)
 
     def of_run(self, run_id: int) -> HttpResponse:
@@ -152,22 +162,37 @@ class _Page:
     def _table_of(self, run: Run, asked: Asked) -> Table:
         texts = [_plain(one.response) for one in asked.items]
         ids: list[int | None] = list(asked.answers)
+        members = self._members(run.result.get("variance"), asked.way)
         if self.is_images:
             images = [one["image"] for one in self._sent(asked)]
-            return self._table(texts, run.result["raw"], ids, images)
+            return self._table(texts, run.result["raw"], ids, images, members=members)
         if not ids and len({repr(one.prompt) for one in asked.items}) == 1:
             key = hashing.of_prompt(asked.items[0].prompt)
             ids = queries.same_answers(self.project.pk, key, texts)
-        return self._table(texts, run.result["raw"], ids)
+        return self._table(texts, run.result["raw"], ids, members=members)
+
+    def _members(self, variance: Sequence[float | None] | None, way: Way) -> Members | None:
+        """What is shown of an ensemble's members; nothing of a single model."""
+        count = ensembles.members_of(self.model)
+        if count == 1 or variance is None:
+            return None
+        return Members(count, variance, str(way), ensembles.unit_of(self.model))
 
     def _table(
-        self, texts: list[str], raw: list[Any], ids: list[Any], images: Sequence[Image | None] = ()
+        self,
+        texts: list[str],
+        raw: list[Any],
+        ids: list[Any],
+        images: Sequence[Image | None] = (),
+        *,
+        members: Members | None,
     ) -> Table:
         known = [pk for pk in ids if pk is not None]
         return reward_try_table.table(
             texts, raw, objective=self.model.objective, ids=ids, images=images,
             reference=queries.reference_of(self.model),
             votes=queries.votes_among(self.project.pk, known) if len(known) > 1 else {},
+            members=members,
         )  # fmt: skip
 
     def show(
@@ -185,8 +210,17 @@ class _Page:
             "stored": _shown(*stored) if stored else None,
             "sent": sent,
             "is_images": self.is_images,
+            "way": self._way_form(run),
         }
         return self._render("rewards/try.html", run=run, table=table, status=status, **context)
+
+    def _way_form(self, run: Run | None) -> WayForm | None:
+        """What asks how members are combined, as it was asked before; None of a single model."""
+        if ensembles.members_of(self.model) == 1:
+            return None
+        if self.request.method == "POST":
+            return WayForm(self.request.POST)
+        return WayForm.of(Asked.from_json(run.config["request"]).way if run else Way())
 
     def _render(
         self, template: str, *, run: Run | None, table: Table | None, status: int = 200,
@@ -210,7 +244,8 @@ def _answer(one: Response) -> service.Answer:
 
 
 def _images(answers: Sequence[Response]) -> list[Image | None]:
-    return [one.image for one in answers]
+    """Their pictures; none where they are texts."""
+    return [one.image for one in answers] if all(one.image for one in answers) else []
 
 
 def _initial(asked: Asked) -> dict[str, str]:

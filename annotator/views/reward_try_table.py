@@ -18,6 +18,17 @@ NAMES: Final = "ABCDEFGH"
 
 
 @dataclass(frozen=True)
+class Members:
+    """Of an ensemble: the variance of each answer over ``count`` members, how their scores were
+    combined, in words, and what a difference of 1 is in log-odds."""
+
+    count: int
+    variance: Sequence[float | None]
+    combined: str
+    unit: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One answer. ``better`` and ``people`` compare it with the one below it."""
 
@@ -32,6 +43,7 @@ class Row:
     people: str = ""
     agrees: bool | None = None
     image: Image | None = None
+    spread: str = ""  # standard deviation of an ensemble's members
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Table:
     has_chances: bool
     has_people: bool
     has_images: bool
+    has_members: bool
     unscored: list[str]
 
 
@@ -54,6 +67,7 @@ def table(
     ids: Sequence[int | None] = (),
     votes: Mapping[tuple[int, int], Votes] | None = None,
     images: Sequence[Image | None] = (),
+    members: Members | None = None,
 ) -> Table:
     """Answers in order of score; equal scores keep the order in which they were given.
 
@@ -70,7 +84,8 @@ def table(
         said = _said(ids, votes or {}, n, after)
         chance = ""
         if after is not None and objective in LOG_ODDS:
-            chance = formats.percent(float(transforms.chance(values[place] - values[place + 1])))
+            difference = (members.unit if members else 1.0) * (values[place] - values[place + 1])
+            chance = formats.percent(float(transforms.chance(difference)))
         rows.append(
             Row(
                 place + 1, NAMES[n], formats.fixed(float(scores[place]), 2),
@@ -79,15 +94,17 @@ def table(
                 _excerpt(texts[n]), NAMES[after] if after is not None else "", chance,
                 _words(said), said.first > said.second if said and _decided(said) else None,
                 images[n] if images else None,
+                _spread(members, n, reference),
             )
         )  # fmt: skip
     return Table(
         rows=rows,
         finding=_finding(rows, values),
-        scale=_scale(reference),
+        scale=_scale(reference, members),
         has_chances=any(row.better for row in rows),
         has_people=any(row.people for row in rows),
         has_images=bool(images),
+        has_members=any(row.spread for row in rows),
         unscored=[NAMES[n] for n, score in enumerate(raw) if score is None],
     )
 
@@ -121,12 +138,31 @@ def _finding(rows: Sequence[Row], values: np.ndarray) -> str:
     return f"Answer {rows[0].name} comes out first"
 
 
-def _scale(reference: Reference | None) -> str:
+def _spread(members: Members | None, n: int, reference: Reference | None) -> str:
+    """How far members lie apart about an answer, in the unit of the score."""
+    variance = members.variance[n] if members else None
+    if variance is None:
+        return ""
+    return formats.fixed(variance**0.5 / (reference.scale if reference else 1.0), 2)
+
+
+def _scale(reference: Reference | None, members: Members | None) -> str:
+    what = "what the model gives"
+    if members is not None:
+        what = f"the mean of what its {members.count} members give"
     if reference is None:
-        return "Raw scores: the project has no answers that a scale could be taken from."
+        scale = "Raw scores: no scale has been taken from answers of the project yet."
+    else:
+        scale = (
+            f"Scores are in standard deviations from the mean of {what}"
+            f"{' to' if members else ''} {reference.n:,} answers of the project, held-out ones"
+            " where there are any."
+        )
+    if members is None:
+        return scale
     return (
-        "Scores are in standard deviations from the mean of what the model gives "
-        f"{reference.n:,} answers of the project, held-out ones where there are any."
+        f"{scale} A score is {members.combined}, each in its own standard deviations; ± is the"
+        " standard deviation of the members."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
@@ -9,16 +11,18 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotator.errors import AppError, Gone
+from annotator.forms.ensembles import WayForm, read_way
 from annotator.forms.training import TrainForm
 from annotator.jobs import base
 from annotator.models import RewardModel, Role
 from annotator.queries import evaluations, reward_scores
 from annotator.queries import rewards as queries
 from annotator.queries.training import LEAST_TEST, LEAST_TRAIN, readiness
-from annotator.services import archives, backbones, model_cards, training
+from annotator.services import archives, backbones, ensembles, model_cards, training
 from annotator.services import reward_scores as scoring
 from annotator.views import reward_charts, reward_evaluations
 from annotator.views.helpers import Access, page_after, project_page, token_or_session
+from models.transforms import COMBINATIONS
 
 
 @project_page(Role.OWNER)
@@ -87,9 +91,26 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
         "folder": folder,
         "scored": reward_scores.last_done(reward_model=detail.model),
         "scoring": reward_scores.active_run(reward_model=detail.model),
+        **_members(detail.model),
         **reward_evaluations.context(detail.model, beside=request.GET.get("beside", "")),
     }
     return render(request, "rewards/model.html", context)
+
+
+def _members(model: RewardModel) -> dict[str, Any]:
+    """What the page of an ensemble shows besides; nothing of a single model."""
+    if ensembles.members_of(model) == 1:
+        return {}
+    way = ensembles.way_of(model)
+    return {
+        "ensemble": model.metrics["ensemble"],
+        "combined": str(way),
+        "way": WayForm.of(way),
+        "ways": [
+            {"key": key, "says": COMBINATIONS[key], **told}
+            for key, told in model.metrics["ensemble"]["ways"].items()
+        ],
+    }
 
 
 @project_page(Role.OWNER)
@@ -99,7 +120,10 @@ def score(request: HttpRequest, access: Access, number: int) -> HttpResponse:
     model = _find(access, number)
     try:
         with transaction.atomic():
-            run = scoring.start(reward_model=model, by=request.user)
+            way = read_way(request.POST) if request.POST.get("combine") else None
+            run = scoring.start(
+                reward_model=model, by=request.user, **(way.as_json() if way else {})
+            )
             base.enqueue(run)
     except AppError as error:
         messages.error(request, f"{error.message} {error.advice}".strip())

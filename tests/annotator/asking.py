@@ -15,7 +15,7 @@ from annotator.models import Project, Prompt, Response, RewardModel, Run, RunSta
 from annotator.services import hashing
 from models.pairs import Pair
 from models.training import supervise
-from models.workdir import ARTIFACT
+from models.workdir import ARTIFACT, read_metrics
 from tests import factories
 from tests.annotator.planted import BAD, GOOD
 from tests.annotator.rewarding import make_model
@@ -25,7 +25,7 @@ GOOD_TEXT, BAD_TEXT, EVEN_TEXT = " ".join(GOOD), " ".join(BAD), "bread and river
 
 
 @lru_cache(maxsize=4)
-def _trained(backbone: str, epochs: int) -> Path:
+def _trained(backbone: str, epochs: int, members: int) -> Path:
     """A model fitted to the planted words, made once per process."""
     folder = Path(tempfile.mkdtemp(prefix="asked-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -43,7 +43,7 @@ def _trained(backbone: str, epochs: int) -> Path:
     write_run(
         folder, train=pairs("train", 200), validation=pairs("validation", 20),
         test=pairs("test", 20), objective="bradley-terry", backbone=backbone,
-        options={"epochs": epochs},
+        options={"epochs": epochs}, members=members, prior_scale=1.0 if members > 1 else 0.0,
     )  # fmt: skip
     ended = supervise(folder, on_event=lambda _: None, should_stop=lambda: False)
     assert ended.outcome == "done", ended
@@ -51,15 +51,23 @@ def _trained(backbone: str, epochs: int) -> Path:
 
 
 def model_of(
-    project: Project, number: int = 1, *, backbone: str = "hashing", epochs: int = 2
+    project: Project,
+    number: int = 1,
+    *,
+    backbone: str = "hashing",
+    epochs: int = 2,
+    members: int = 1,
 ) -> RewardModel:
-    """A reward model of the project with real files."""
+    """A reward model of the project with real files; of several members, an ensemble."""
+    trained = _trained(backbone, epochs, members)
     model = make_model(project, number)
     Run.objects.filter(pk=model.run_id).update(state=RunState.DONE)
     model.backbone = backbone
     model.artifact = f"runs/{model.run_id}/artifact"
+    if members > 1:
+        model.metrics = read_metrics(trained.parent)
     model.save()
-    shutil.copytree(_trained(backbone, epochs), Path(settings.WORK_ROOT) / model.artifact)
+    shutil.copytree(trained, Path(settings.WORK_ROOT) / model.artifact)
     return model
 
 
