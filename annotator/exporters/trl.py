@@ -10,6 +10,7 @@ from pydantic import Field
 from annotator.exporters.files import Row
 from annotator.exporters.pair_format import PairFormat, StyledOptions, load_call
 from annotator.exporters.recipe import ExportOptions
+from annotator.exporters.shipped import training_scripts
 from annotator.exporters.types import Keyed, Rendered, Shape
 from annotator.queries.pair_texts import PromptText
 
@@ -60,6 +61,18 @@ class TrlPreference(TrlFormat):
     """
 
     trainer = "DPO"
+
+    def extra_files(self, files: dict[str, list[str]]) -> dict[str, str]:
+        return super().extra_files(files) | training_scripts()
+
+    def notes(self) -> list[str]:
+        return [
+            *super().notes(),
+            (
+                "`train_dpo.py` trains with the stock trainer, `train_weighted_dpo.py` with a variant"
+                " of DPO that reads the columns below (`--loss`)."
+            ),
+        ]
 
 
 # The prompt in both texts ----------------------------------------------------------------------
