@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,28 +55,29 @@ class Checked:
     latency_ms: int = 0
 
 
-def allowed_addresses() -> set[Address]:
-    """What LLM_HOSTS allows.
+def allowed_addresses(entries: Iterable[str] | None = None) -> set[Address]:
+    """What LLM_HOSTS allows, or another setting's ``entries``.
 
     "host" and "host:port" mean https, and http as well where the host is this machine;
     "http://host:port" allows http to another machine.
     """
     allowed = set()
-    for entry in settings.LLM_HOSTS:
+    for entry in settings.LLM_HOSTS if entries is None else entries:
         scheme, _, rest = entry.rpartition("://")
         schemes = [scheme] if scheme else ["https", "http"]
         for one in schemes:
             try:
-                address = _address(httpx2.URL(f"{one}://{rest}"))
+                address = address_of(httpx2.URL(f"{one}://{rest}"))
             except (httpx2.InvalidURL, ValueError):
-                log.warning("LLM_HOSTS: %r is no host", entry)
+                log.warning("%r is no host", entry)
                 continue
             if scheme or one == "https" or is_loopback(address[1]):
                 allowed.add(address)
     return allowed
 
 
-def _address(url: httpx2.URL) -> Address:
+def address_of(url: httpx2.URL) -> Address:
+    """Scheme, host and port. Raises ValueError."""
     if url.scheme not in DEFAULT_PORTS or not url.host:
         raise ValueError("not an address")
     host = url.raw_host.decode("ascii").lower().rstrip(".")
@@ -99,7 +100,7 @@ def checked_url(text: str) -> str:
         )
     try:
         url = httpx2.URL(text)
-        scheme, host, port = _address(url)
+        scheme, host, port = address_of(url)
     except (httpx2.InvalidURL, ValueError):
         raise Invalid("The address begins with https:// or http:// and names a host.") from None
     if url.userinfo or url.query or url.fragment or "?" in text or "#" in text:
@@ -170,7 +171,7 @@ def change(
         before = _shown(fresh)
         _set(fresh, values)
         fresh.is_simulated = fresh.is_simulated or is_simulated(fresh.base_url)
-        moved = _address(httpx2.URL(before["base_url"])) != _address(httpx2.URL(fresh.base_url))
+        moved = address_of(httpx2.URL(before["base_url"])) != address_of(httpx2.URL(fresh.base_url))
         if secret:
             _seal(fresh, secret)
         elif removes_secret:

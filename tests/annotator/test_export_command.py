@@ -24,7 +24,7 @@ from annotator.jobs import exports as jobs
 from annotator.management import waiting
 from annotator.management.options import describe, parse_options
 from annotator.models import DatasetVersion, Project, Run, RunState
-from annotator.services import exports
+from annotator.services import exports, recipes
 from tests import factories, serving
 from tests.annotator.ballots import judged_pair, raters
 from tests.bench.bench_export import fill
@@ -83,9 +83,42 @@ def test_options_reach_the_build(project: Project, tmp_path: Path, capsys: Any) 
     assert version.manifest["style"] == "explicit-conversational"
 
 
+def test_a_recipe_is_a_file_or_a_name_and_options_override_it(
+    project: Project, tmp_path: Path, capsys: Any
+) -> None:
+    recipes.save(
+        project=project,
+        name="Two",
+        format="trl-preference",
+        options={"min_votes": 2, "container": "parquet"},
+        by=None,
+    )
+    said, _ = command(project.slug, "--recipe", "Two", "--wait", capsys=capsys)
+    assert (said["recipe"], said["files"][0]["name"]) == ("Two:v1", "train.parquet")
+    assert said["dropped"] == {"few_votes": 1}
+    assert said["health"]["prompts"] == 1
+    assert set(said) >= {"checked", "checksum", "pairs", "manifest"}
+    said, _ = command(
+        *(project.slug, "--recipe", "Two:v1", "--option", "container=jsonl", "--wait"),
+        capsys=capsys,
+    )
+    assert (said["recipe"], said["files"][0]["name"]) == (None, "train.jsonl")
+    assert said["dropped"] == {"few_votes": 1}
+    file = tmp_path / "recipe.toml"
+    file.write_text('format = "judgments"\n[options]\ncontainer = "jsonl"\n')
+    said, _ = command(project.slug, "--recipe", str(file), "--wait", capsys=capsys)
+    assert (said["recipe"], said["rows"]) == (None, 4)
+    said, _ = command(
+        project.slug, "--recipe", str(file), "--format", "trl-preference", "--wait", capsys=capsys
+    )
+    assert said["rows"] == 1
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--recipe", "Nothing"], "no recipe 'Nothing'"),
+        (["--recipe", "missing.json"], "No such file"),
         (["--option", "min_votes"], "not NAME=VALUE"),
         (["--option", "min_votes=many"], "min_votes=many"),
         (["--option", "min_votes=0"], "greater than or equal to 1"),
@@ -124,7 +157,7 @@ def test_without_out_or_wait_it_is_only_queued(project: Project, capsys: Any) ->
 
 def test_every_option_is_described() -> None:
     text = describe(Options)
-    assert "container=jsonl|jsonl.gz|parquet (default: jsonl)" in text
+    assert "container=jsonl|jsonl.gz|parquet" in text
     assert all(f"  {name}=" in text for name in Options.model_fields)
 
 

@@ -1,5 +1,6 @@
 """Export a project's preferences as a dataset that a trainer loads.
 
+What becomes a row is said by --recipe, by --option, or by both: an option overrides the recipe's.
 With --out (or --wait) the command ends when the dataset is there: a worker that answers builds
 it, else this process does. Without either it is only queued.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -19,8 +20,10 @@ from annotator.jobs import base
 from annotator.jobs.exports import export
 from annotator.management import options as given
 from annotator.management import waiting
-from annotator.models import DatasetVersion, Project, Run
-from annotator.services import deliveries, exports
+from annotator.models import DatasetVersion, Project, RecipeVersion, Run
+from annotator.services import deliveries, exports, recipe_files, recipes
+
+DEFAULT: Final = "trl-preference"  # the format where neither it nor a recipe is named
 
 
 class Command(BaseCommand):
@@ -29,7 +32,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("slug")
         parser.add_argument(
-            "--format", default="trl-preference", help=f"one of {', '.join(EXPORTERS)}"
+            "--format",
+            default="",
+            help=f"one of {', '.join(EXPORTERS)}; else the recipe's, else {DEFAULT}",
+        )
+        parser.add_argument(
+            "--recipe",
+            default="",
+            metavar="FILE|NAME",
+            help="a file (JSON or TOML), or a recipe of the project as NAME or NAME:vN;"
+            " --format and --option override it",
         )
         given.add_option_argument(parser)
         parser.add_argument("--out", type=Path, metavar="DIR", help="where copies are put")
@@ -42,7 +54,7 @@ class Command(BaseCommand):
         if out is not None and out.exists() and not out.is_dir():
             raise CommandError(f"{out} is not a folder.")
         try:
-            run = self._start(slug, format, options["option"])
+            run = self._start(slug, format, options["recipe"], options["option"])
             if not wait and out is None:
                 base.send(run)
                 self._say({"run": run.pk, "state": run.state}, f"Run {run.pk} is queued.", options)
@@ -55,14 +67,20 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"{error.filename or out}: {error.strerror}") from error
 
-    def _start(self, slug: str, format: str, pairs: list[str]) -> Run:
+    def _start(self, slug: str, format: str, recipe: str, pairs: list[str]) -> Run:
         project = Project.objects.filter(slug=slug).first()
         if project is None:
             raise CommandError(f"There is no project {slug!r}.")
+        told, version = _recipe(project, recipe)
+        format = format or told.format
         if format not in EXPORTERS:
             raise CommandError(f"There is no format {format!r}. Known: {', '.join(EXPORTERS)}.")
         values = given.parse_options(pairs, EXPORTERS[format].load_options())
-        return exports.start(project=project, format=format, options=values, by=None)
+        # Options of one format mean nothing to another.
+        known = told.options if format == told.format else {}
+        return exports.start(
+            project=project, format=format, options=known | values, by=None, recipe=version
+        )
 
     def _show(self, run: Run, out: Path | None, options: dict[str, Any]) -> None:
         version = DatasetVersion.objects.select_related("project").get(run=run)
@@ -77,6 +95,9 @@ class Command(BaseCommand):
             "manifest": str(folder / MANIFEST),
             "pairs": counts["in"],
             "dropped": counts["dropped"],
+            "health": version.manifest["health"],
+            "checked": version.manifest.get("checked", []),
+            "recipe": _name_of(version),
             "checksum": version.checksum,
             "run": run.pk,
         }
@@ -90,6 +111,21 @@ class Command(BaseCommand):
 
     def _say(self, result: dict[str, Any], line: str, options: dict[str, Any]) -> None:
         self.stdout.write(json.dumps(result) if options["json"] else line)
+
+
+def _recipe(project: Project, given: str) -> tuple[recipe_files.Told, RecipeVersion | None]:
+    """Format and options to begin with, and the saved version that they are of."""
+    if not given:
+        return recipe_files.Told(DEFAULT, {}), None
+    if recipe_files.is_file(given):
+        return recipe_files.load(Path(given)), None
+    version = recipes.named(project, given)
+    return recipe_files.Told(version.format, version.options), version
+
+
+def _name_of(version: DatasetVersion) -> str | None:
+    """The recipe that was built as it was saved; None where something else was asked for."""
+    return recipes.reference_of(version.recipe_version) if version.recipe_version else None
 
 
 def _work(run_id: int) -> None:
