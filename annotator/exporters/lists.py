@@ -97,7 +97,8 @@ class RankedLists(PairFormat):
             return head
         return (
             "import numpy as np\n"
-            f"{head}\n\n"
+            f"{head}"
+            'rows = rows.filter(lambda row: None not in row["rewards"])\n\n\n'
             "def targets(rewards, alpha=1.0):\n"
             '    """InfoNCA: softmax of the rewards over alpha."""\n'
             "    scaled = np.array(rewards) / alpha\n"

@@ -37,7 +37,7 @@ TIES_NOTE: Final = (
 CSV_NOTE: Final = (
     "CSV for spreadsheets: a text that a spreadsheet would run as a formula, or that begins with an"
     " apostrophe, has an apostrophe before it; the lines above take it off again. An empty cell"
-    " is an empty text or a missing number."
+    " is an empty text or a missing number, and a column that misses numbers is read as text."
 )
 
 
