@@ -11,6 +11,7 @@ from annotator.queries import option_titles
 from annotator.queries.curves import Curves, curves
 from annotator.queries.rewards import Measured, describe, measured
 from annotator.queries.runs import Line, line
+from models.training import ALONE
 
 MOST: Final = 4
 OFFERED: Final = 50
@@ -102,7 +103,7 @@ def _settings(one: Compared) -> dict[str, str]:
         for name in ("objective", "backbone")
     }
     options: Mapping[str, Any] = config.get("options") or {}
-    general = {
+    general = ALONE | {  # what is not written down where nobody chose it
         name: value for name, value in config.items()
         if name not in ("objective", "backbone", "options")
     }  # fmt: skip

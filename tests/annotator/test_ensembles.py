@@ -15,6 +15,7 @@ from annotator.errors import Conflict, Invalid
 from annotator.jobs.reward_asks import ask
 from annotator.jobs.scoring import score
 from annotator.models import Project, Response, RewardModel, RewardScore, Role, Run, RunState, User
+from annotator.queries import run_comparison
 from annotator.queries.curves import curves
 from annotator.services import (
     ensembles,
@@ -32,6 +33,7 @@ from annotator.services.training_events import Reporter
 from annotator.views import reward_try_table
 from annotator.views.run_charts import charts
 from models import gateway, transforms
+from models.training import TrainingConfig
 from models.transforms import COMBINATIONS, Reference
 from tests import factories
 from tests.annotator import planted
@@ -352,3 +354,15 @@ def test_a_point_of_a_curve_is_of_one_member(project: Project) -> None:
     assert [values["member"] for _, _, values in written] == sorted(
         values["member"] for _, _, values in written
     )
+
+
+def test_trainings_side_by_side_differ_in_their_members(project: Project) -> None:
+    single, several = (
+        Run.objects.create(
+            project=project, kind=Run.Kind.TRAIN, title="T",
+            config=TrainingConfig(members=members).model_dump(mode="json"),
+        )
+        for members in (1, 4)
+    )  # fmt: skip
+    found = run_comparison.differences(run_comparison.find(project, [single.pk, several.pk]))
+    assert {one.name: one.values for one in found} == {"Members": ("1", "4")}
