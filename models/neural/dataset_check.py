@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from models.neural import serve
-from models.neural.dataset_rows import AT_ONCE, Found, Promise, check_rows, wrong_columns
+from models.neural.dataset_rows import AT_ONCE, Found, Promise, check_rows, odd_row, wrong_columns
 
 MOST_ROWS: Final = 2_000  # taken through templates and trainers, evenly spaced
 
@@ -94,7 +94,7 @@ class Checking:
         for split in self.job["files"]:
             rows = loaded[split].with_format("arrow")
             if why := wrong_columns(rows.data.schema, self.promise, has_types=has_types):
-                found.add(split, -1, why)
+                found.add(split, odd_row(rows.data.table, self.promise), why)
                 continue
             for n, table in enumerate(rows.iter(batch_size=AT_ONCE)):
                 check_rows(split, table, n * AT_ONCE, self.promise, found)

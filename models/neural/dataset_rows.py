@@ -75,6 +75,24 @@ def wrong_columns(schema: pa.Schema, promise: Promise, *, has_types: bool) -> st
     return ""
 
 
+# How JSON of a kind begins: rows of several kinds are read as one column of JSON.
+BEGINS: Final = {"text": '"', "messages": "["}
+
+
+def odd_row(table: pa.Table, promise: Promise) -> int:
+    """The first row whose value is of another kind than was promised, -1 where none can be told."""
+    for name, begin in ((name, BEGINS.get(kind)) for name, kind in promise.columns.items()):
+        if begin is None or name not in table.schema.names:
+            continue
+        column = table[name]
+        if isinstance(column.type, pa.BaseExtensionType):
+            values = pa.chunked_array([chunk.storage for chunk in column.chunks])
+            odd = _places(pc.invert(pc.starts_with(values, begin)))
+            if odd:
+                return odd[0]
+    return -1
+
+
 def check_rows(split: str, table: pa.Table, start: int, promise: Promise, found: Found) -> None:
     """Look at some rows; ``start`` is the place of the first in its split."""
     for row, why in _flaws(table.combine_chunks(), promise):

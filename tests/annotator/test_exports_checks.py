@@ -141,7 +141,7 @@ def turned(rows: list[dict[str, Any]]) -> None:
         (same, "train.jsonl, line 3: chosen and rejected are equal"),
         (nothing, "train.jsonl, line 2: chosen has no message"),
         (nobody, "train.jsonl, line 2: prompt has a message without role"),
-        (mixed, "datasets cannot load it"),
+        (mixed, "train.jsonl, line 4: column prompt is read as"),
         (fewer, "4 rows load, 5 were written"),
         (other, "the columns are"),
         (turned, "train.jsonl, line 1: the template writes the prompt otherwise when chosen"),
