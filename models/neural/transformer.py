@@ -20,6 +20,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.compiler import set_stance
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from models.backbones import HfOptions
@@ -67,7 +68,7 @@ class TransformerBackbone:
         if options.gradient_checkpointing:
             self.recompute()
         if options.compile:
-            base_of(module).base_model.compile(dynamic=True)
+            compile_layers(base_of(module))
 
     @classmethod
     def create(
@@ -146,7 +147,8 @@ class TransformerBackbone:
 
         def run(length: int) -> Tensor:
             ids = np.arange(length, dtype=np.int32) % (len(self.tokenizer) - 1)
-            return self.logits(ids, np.zeros(1, np.int64), np.array([length]))
+            with set_stance("force_eager"):  # compiled, what autograd keeps is not seen
+                return self.logits(ids, np.zeros(1, np.int64), np.array([length]))
 
         per_token = room.bytes_per_token(self.module, run)
         return room.estimate(
@@ -288,6 +290,17 @@ def adapted(module: Any, options: HfOptions) -> Any:
     except ValueError as error:
         first = str(error).split("\n")[0]
         raise BadOptions(f"LoRA cannot be set up: {first}") from error
+
+
+def compile_layers(model: Any, *, backend: Any = "inductor") -> None:
+    """Compile each layer by itself: alike as they are, all are compiled once, for any length.
+
+    Packed attention stands outside (models.neural.packed), and so does what picks the texts' states.
+    """
+    lists = [part for part in model.base_model.modules() if isinstance(part, nn.ModuleList)]
+    alike = [part for part in lists if len(part) == model.config.num_hidden_layers]
+    for layer in alike[0] if alike else [model.base_model]:
+        layer.compile(dynamic=True, backend=backend)
 
 
 def base_of(module: Any) -> Any:
