@@ -263,7 +263,8 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scaling: float | Non
     return states
 
 
-AttentionInterface.register(NAME, attention)
+# Segments are of other sizes every time: it would be compiled anew for each.
+AttentionInterface.register(NAME, torch.compiler.disable(attention))
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
