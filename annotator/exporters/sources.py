@@ -89,7 +89,8 @@ class VoteColumns:
         return None
 
     def of(self, looked: Any, one: Decided, cells: Row) -> Row:
-        wanted, verdict, row = self._names, one.verdict, Row()
+        wanted, verdict = self._names, one.verdict
+        row: Row = {}
         if "margin" in wanted:
             row["margin"] = self._margin(one)
         if "votes" in wanted:
