@@ -59,7 +59,7 @@ def backbone(base, **options):
     with torch.no_grad():  # new weights give all but equal numbers: nothing to compare
         for p in made.module.parameters():
             if p.ndim == 2:
-                p.mul_(5)
+                p.mul_(5) if p.any() else p.normal_(std=0.01)  # one half of new adapters is zero
     return made
 
 
@@ -71,10 +71,12 @@ def rewards_and_gradients(model):
     return found.detach(), {n: p.grad for n, p in model.module.named_parameters()}
 
 
+@pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_packed_texts_give_the_rewards_and_gradients_of_padded_ones(base, recomputed):
+def test_packed_texts_give_the_rewards_and_gradients_of_padded_ones(base, recomputed, rank):
     plain, packed_one = (
-        backbone(base, packing=on, gradient_checkpointing=recomputed) for on in (False, True)
+        backbone(base, packing=on, gradient_checkpointing=recomputed, lora_rank=rank)
+        for on in (False, True)
     )
     assert plain.packing is None
     assert packed_one.packing is not None
@@ -83,8 +85,27 @@ def test_packed_texts_give_the_rewards_and_gradients_of_padded_ones(base, recomp
     assert expected.std() > 1e-3, "texts must differ by far more than the tolerance"
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert own.keys() == gradients.keys()
-    for name, gradient in gradients.items():
+    moving = {name for name, gradient in gradients.items() if gradient is not None}
+    assert {name for name, gradient in own.items() if gradient is not None} == moving
+    assert any("lora_A" in name for name in moving) == bool(rank)
+    for name in moving:
+        gradient = gradients[name]
         torch.testing.assert_close(own[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_recomputing_keeps_less_of_every_token_and_is_begun_by_need(base):
+    def kept(model):
+        model.fit(pack(model.encode(BOTH)), np.arange(len(BOTH)), seed=0)
+        return model.memory.activations / model.memory.tokens
+
+    plain, recomputed = backbone(base), backbone(base, gradient_checkpointing=True)
+    assert kept(recomputed) < 0.7 * kept(plain)
+    least = 50
+    while plain.read_less(tokens=1000, least=least) and not plain.recomputes:
+        assert plain.options.tokens_per_forward < 16_384
+    assert plain.recomputes
+    assert not plain.read_less(tokens=least, least=least), "there is nothing left to do"
+    assert kept(plain) == pytest.approx(kept(recomputed), rel=0.05)
 
 
 def test_a_prompt_is_read_once_by_decoders_and_by_each_answer_in_encoders(base):

@@ -22,7 +22,7 @@ from models.launching import Launch, exit_code, launch_of
 from models.neural.batches import deal
 from models.neural.process import Events, Stop
 from models.neural.train import explain, work
-from models.supervision import EXIT_DONE
+from models.supervision import EXIT_DONE, EXIT_STOPPED
 from models.training import TrainingConfig, read_events, read_metrics, supervise
 from tests.models import tiny
 from tests.models.planted import make_world, write_run
@@ -175,14 +175,30 @@ class Limited(Launch):
         return [own.get(word, word) for word in super().command(folder)]
 
 
+class StopLater(Events):
+    """Asks for a stop at the first checkpoint."""
+
+    def __init__(self, stop):
+        super().__init__(None)
+        self.asked = stop
+
+    def __call__(self, event, **fields):
+        super().__call__(event, **fields)
+        if event == "checkpoint":
+            self.asked.event.set()
+
+
 def test_memory_that_runs_out_in_one_process_is_halved_for_all(prepare):
+    """What one process began goes on with two, of which one can read less."""
     expected = alone(prepare("one", "bert"))
-    folder, told = prepare("two", "bert"), []
+    folder, told, stop = prepare("two", "bert"), [], Stop()
+    assert work(folder, emit=StopLater(stop), stop=stop) == EXIT_STOPPED
     result = together(folder, Limited(2), on_event=told.append, TOUCHSTONE_TEST_LIMIT="1:130")
     assert result.outcome == "done", (result, (folder / "stderr.log").read_text()[-3000:])
     assert_close(weights(folder), expected, atol=2e-5)
     names = [event["event"] for event in told]
     assert "failed" not in names
+    assert next(e["step"] for e in told if e["event"] == "resumed") >= 3
     again = names.count("again")
     assert 1 <= again <= 3
     assert names.count("started") == again + 1
