@@ -14,6 +14,7 @@ from annotator.exporters.files import Row
 from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.verdicts import Decided
 from annotator.queries.pair_texts import PromptText
+from models.preference_strength import MOST_ACCURATE
 
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -57,56 +58,72 @@ def lowest(values: Values, percent: float) -> Mask:
     return found
 
 
-class Weakest(_Share):
-    """The lowest mean margins over several models: strength by vote (METHODS 3.9)."""
+class _Voted(_Share):
+    """Gathers the margins of several models."""
 
-    reason = "filter_strength"
-
-    def __init__(self, options: ExportOptions) -> None:
-        super().__init__(options.drop_weakest, width=2)
-        self._models = [f"rm-{number}" for number in options.filter_models]
-
-    def values_of(self, cells: Row) -> list[float]:
-        margins = np.array(beside(cells, "margins"))
-        return [float(margins.mean()), float(margins.std())]
-
-    def cut(self, gone: Mask) -> NDArray[np.int64]:
-        places, values = self._left(gone)
-        mean = values[:, 0]
-        out = lowest(mean, self.percent)
-        self._told = {"models": self._models, "rows": len(places)} | (
-            {
-                "cut_at": round(float(mean[~out].min()), PLACES),
-                "below_zero": round(float((mean < 0).mean()), PLACES),
-                "mean": round(float(mean.mean()), PLACES),
-                "mean_sd_over_models": round(float(values[:, 1].mean()), PLACES),
-            }
-            if len(places)
-            else {}
-        )
-        return places[out]
-
-
-class HighestLosses(_Share):
-    """Rows among the highest losses of every model: the complement of small-loss agreement
-    (METHODS 3.8). A loss falls with the margin, so that is the lowest margins of each."""
-
-    reason = "filter_loss"
-
-    def __init__(self, options: ExportOptions) -> None:
-        super().__init__(options.drop_losses, width=len(options.filter_models))
+    def __init__(self, options: ExportOptions, percent: float) -> None:
+        super().__init__(percent, width=len(options.filter_models))
         self._models = [f"rm-{number}" for number in options.filter_models]
 
     def values_of(self, cells: Row) -> list[float]:
         found: list[float] = beside(cells, "margins")
         return found
 
+    def _facts(self, margins: Values) -> dict[str, Any]:
+        """Of margins (n, models): how often each agrees with the labels. Nearly always means that
+        it has learned them by heart, and knows nothing of which are wrong."""
+        if not len(margins):
+            return {"models": self._models, "rows": 0}
+        agrees = (margins > 0).mean(axis=0)
+        return {
+            "models": self._models,
+            "rows": len(margins),
+            "agrees_with_labels": [round(float(one), PLACES) for one in agrees],
+            "by_heart": [
+                name for name, one in zip(self._models, agrees, strict=True) if one > MOST_ACCURATE
+            ],
+        }
+
+
+class Weakest(_Voted):
+    """The lowest mean margins over several models: strength by vote (Wang et al. 2024,
+    arXiv 2401.06080, Secrets of RLHF part II)."""
+
+    reason = "filter_strength"
+
+    def __init__(self, options: ExportOptions) -> None:
+        super().__init__(options, options.drop_weakest)
+
     def cut(self, gone: Mask) -> NDArray[np.int64]:
-        places, values = self._left(gone)
-        each = [lowest(values[:, column], self.percent) for column in range(self.width)]
-        out = np.logical_and.reduce(each)
-        self._told = {"models": self._models, "rows": len(places)}
+        places, margins = self._left(gone)
+        mean = margins.mean(axis=1)
+        out = lowest(mean, self.percent)
+        self._told = self._facts(margins)
+        if len(places):
+            self._told |= {
+                "cut_at": round(float(mean[~out].min()), PLACES),
+                "below_zero": round(float((mean < 0).mean()), PLACES),
+                "mean": round(float(mean.mean()), PLACES),
+                "mean_sd_over_models": round(float(margins.std(axis=1).mean()), PLACES),
+            }
         return places[out]
+
+
+class HighestLosses(_Voted):
+    """Rows among the highest losses of every model: the complement of small-loss agreement
+    (collaborative reward modeling, arXiv 2505.10597). A loss falls with the margin, so those are
+    the lowest margins of each."""
+
+    reason = "filter_loss"
+
+    def __init__(self, options: ExportOptions) -> None:
+        super().__init__(options, options.drop_losses)
+
+    def cut(self, gone: Mask) -> NDArray[np.int64]:
+        places, margins = self._left(gone)
+        each = [lowest(margins[:, column], self.percent) for column in range(self.width)]
+        self._told = self._facts(margins)
+        return places[np.logical_and.reduce(each)]
 
 
 class HighestChes(_Share):

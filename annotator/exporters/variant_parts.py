@@ -145,7 +145,7 @@ class Variance:
 
 
 class Strength:
-    """Mean and spread of the standardized margins of several models. Source: METHODS 3.9, after
+    """Mean and spread of the standardized margins of several models. Source:
     Wang et al. 2024, Secrets of RLHF Part II, arXiv 2401.06080."""
 
     key = "strength"

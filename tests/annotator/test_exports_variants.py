@@ -319,6 +319,17 @@ def test_a_share_is_cut_at_the_end_and_told_in_the_manifest() -> None:
     assert (told["rows"], told["percent"]) == (10, 30.0)
     assert told["cut_at"] > 0
     assert told["mean_sd_over_models"] == 0
+    assert told["agrees_with_labels"] == [0.7, 0.7]
+    assert told["by_heart"] == []
+
+
+def test_models_that_know_the_labels_by_heart_are_named() -> None:
+    of = planted(6)
+    first_wins(of)
+    scored_by(of, np.array([[2.0, 0.0]] * 6))
+    scored_by(of, np.array([[2.0, 0.0]] * 5 + [[0.0, 1.0]]), number=2)
+    built = version_of(of.project, filter_models=[1, 2], drop_losses=10.0)
+    assert built.manifest["filter_loss"]["by_heart"] == ["rm-1"]
 
 
 def test_an_answer_that_one_of_the_models_has_not_scored_drops_its_row() -> None:
