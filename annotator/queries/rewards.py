@@ -11,7 +11,7 @@ from annotator.models import Project, RewardModel, Run
 from annotator.queries import option_titles, runs
 from annotator.queries.pages import Page, page_by_id
 from models.backbones import BACKBONES, READS_PICTURES
-from models.objectives import OBJECTIVES
+from models.objectives import NO_ONE_SCORE, OBJECTIVES
 
 PAGE_SIZE: Final = 50
 ACTIVE_SHOWN: Final = 10
@@ -149,6 +149,11 @@ class Detail:
     measured: Measured
     options: list[tuple[str, str]]
     account: list[tuple[str, str]]
+
+    @property
+    def compares(self) -> bool:
+        """Whether it says which of two answers is better rather than how good one is."""
+        return self.model.objective in NO_ONE_SCORE
 
     @property
     def reads_pictures(self) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from django.conf import settings
+from django.test import Client
+from django.urls import reverse
 
-from annotator.models import Project, RewardModel, RewardScore, Run, RunState
+from annotator.models import Project, RewardModel, RewardScore, Role, Run, RunState
 from models import gateway
 from models.pairs import Pair
 from models.training import supervise
@@ -112,6 +114,16 @@ def test_a_circle_is_measured_pair_by_pair(project: Project) -> None:
     assert "no single score" in found["missing"]["best_of_n"]
     assert not any("compares two answers" in note for note in found["notes"])
     assert run.result["answers_per_second"] is not None
+
+
+def test_its_page_says_what_it_says_of_two_answers(project: Project) -> None:
+    model = circle_model(project)
+    evaluated(model)
+    client = Client()
+    client.force_login(factories.member(project, Role.OWNER))
+    page = client.get(reverse("reward_model", args=[project.slug, 1])).content.decode()
+    assert "model.margins([(prompt, *answers)])" in page
+    assert "No best-of-n curve. This model compares two answers" in page
 
 
 def test_margins_are_antisymmetric_and_as_the_objective_says() -> None:
