@@ -178,9 +178,7 @@ def test_one_link_is_asked_for_a_limited_number_of_times(
 
 
 def test_the_form_makes_a_link_without_a_script(version: DatasetVersion, page: Client) -> None:
-    response = page.post(
-        url("dataset_links", version), {"name": "train.jsonl", "lifetime": "7d"}
-    )
+    response = page.post(url("dataset_links", version), {"name": "train.jsonl", "lifetime": "7d"})
     found = re.search(r'value="(http://[^"]+/d/[^"]+)"', response.content.decode())
     assert found
     assert body(Client().get(found[1])) == deliveries.path_of(version, "train.jsonl").read_bytes()
@@ -201,7 +199,9 @@ def test_the_archive_holds_every_file_and_no_other(version: DatasetVersion, page
             f"{inside}/{name}" for name in deliveries.file_names(version)
         )
         for name in deliveries.file_names(version):
-            assert archive.read(f"{inside}/{name}") == deliveries.path_of(version, name).read_bytes()
+            assert (
+                archive.read(f"{inside}/{name}") == deliveries.path_of(version, name).read_bytes()
+            )
     assert AuditEvent.objects.get(verb="dataset.download").data["file"] == "all.zip"
 
 
