@@ -157,8 +157,7 @@ def _examples(records: Mapping[str, Iterable[tuple[int, ...]]]) -> dict[str, lis
     prompts = prompts_of({row[2] for row in rows}, raw)
     responses = responses_of({pk for row in rows for pk in row[:2] if pk > 0}, raw)
     return {
-        name: [_example(row, prompts, responses) for row in records.get(name, ())]
-        for name in KINDS
+        name: [_example(row, prompts, responses) for row in records.get(name, ())] for name in KINDS
     }
 
 
