@@ -28,6 +28,7 @@ MEDIA_TYPES: Final = {
     ".parquet": "application/vnd.apache.parquet",
     ".csv": "text/csv; charset=utf-8",
     ".json": "application/json",
+    ".py": "text/plain; charset=utf-8",
     ".md": "text/markdown; charset=utf-8",
     "": "text/plain; charset=utf-8",
 }

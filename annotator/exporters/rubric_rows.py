@@ -69,10 +69,10 @@ VERDICTS: Final = """
 class Options(RawOptions):
     """What a ``rubric-rows`` export can be told."""
 
-    rubric: str = Field(
+    version: str = Field(
         "",
         max_length=120,
-        title="Rubric",
+        title="Version of a rubric",
         description="An approved version, NAME:vN. Empty: every version.",
     )
     criteria: Literal["accepted", "all"] = Field(
@@ -106,7 +106,7 @@ class RubricRows(RawFormat):
         return bool(self.options.container == "csv")
 
     def chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[Chunk]:
-        selection, named = self.options.selection(), self.options.rubric
+        selection, named = self.options.selection(), self.options.version
         raters = rater_ids(project, selection)
         values = {
             "project": project.pk,

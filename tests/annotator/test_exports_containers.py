@@ -251,7 +251,7 @@ def test_rubric_rows_say_who_found_what() -> None:
     judged = Response.objects.filter(project=project).first()
     assert judged is not None
     CriterionVerdict.objects.create(criterion=criterion, response=judged, rater=person, value=None)
-    done = built(project, "rubric-rows", rubric=str(version).replace(" v", ":v"))
+    done = built(project, "rubric-rows", version=str(version).replace(" v", ":v"))
     rows = rows_of(done)
     assert len(rows) == CriterionVerdict.objects.filter(criterion=criterion).count() == 5
     assert {row["criterion"] for row in rows} == {criterion.text}
