@@ -70,7 +70,7 @@ EXPORTERS: Final[dict[str, Method]] = {
     "pick-a-pic": Method(
         path="annotator.exporters.pick_a_pic:PickAPic",
         label="Pick-a-Pic",
-        summary="Pairs of pictures, their bytes in the rows: for Diffusion-DPO and PickScore.",
+        summary="pairs of pictures, their bytes in the rows: for Diffusion-DPO and PickScore.",
         options="annotator.exporters.pick_a_pic:Options",
     ),
     "judgments": Method(

@@ -24,6 +24,7 @@ def shown(one: Shown) -> dict[str, Any]:
         "votes": verdict.votes,
         "agreement": verdict.agreement,
         "kind": verdict.kind,
+        "pictures": [one.chosen.picture, one.rejected.picture] if one.chosen.picture else None,
         "row": short_row(one.row),
     }
 

@@ -88,6 +88,18 @@ WORDS: Final = {
         "explicit-conversational": "conversational: messages",
     },
     "splits": {"train": "Train", "validation": "Validation", "test": "Test"},
+    "variants": {
+        "reward01": "rewards from 0 to 1",
+        "madpo-weight": "MADPO weight",
+        "flip-rate": "flip rate: how likely the label is wrong",
+        "variance": "variance of an ensemble",
+        "strength": "strength by several models",
+        "ratings": "ratings by attribute",
+        "ches": "CHES, by a language model",
+    },
+    "reward01": {"logistic": "a logistic curve", "min-max": "lowest and highest score"},
+    "madpo_margin": {"calibrated": "calibrated on votes", "raw": "as the model scores"},
+    "drop_contradicted": {"no": "no", "all": "where every model contradicts"},
     "rubric_reward": {
         "raw": "the reward itself",
         "binary": "1 for the higher, a loss for the other",
@@ -163,8 +175,8 @@ class ExportForm(forms.Form):
         """``key``: the format whose recipe is shown where nothing was sent yet, ``start``: its
         options where they are not the defaults."""
         key = (data or {}).get("format", key)
-        self.format_key = key if key in EXPORTERS else next(iter(EXPORTERS))
         self.project = project
+        self.format_key = key if key in EXPORTERS else self._first_fitting()
         self.options_model: type[BaseModel] = EXPORTERS[self.format_key].load_options()
         self.options: ExportOptions | None = None
         super().__init__(data, initial={"format": self.format_key})
@@ -176,6 +188,14 @@ class ExportForm(forms.Form):
         if "rater_names" in self.fields:
             self.fields["rater_names"].widget.attrs |= {"rows": 3}
         self._offer_rewards()
+
+    def _first_fitting(self) -> str:
+        """The first format that can hold the project's answers."""
+        return next(
+            key
+            for key, row in EXPORTERS.items()
+            if getattr(row.load(), "reads", "") == self.project.modality
+        )
 
     def _offer_rewards(self) -> None:
         """Name the versions and models that have scores; without any, ask nothing about them."""
@@ -202,8 +222,12 @@ class ExportForm(forms.Form):
 
     @property
     def formats(self) -> list[tuple[str, Method, bool]]:
-        """(key, method, whether chosen)."""
-        return [(key, row, key == self.format_key) for key, row in EXPORTERS.items()]
+        """(key, method, whether chosen) of those that can hold what the project has."""
+        return [
+            (key, row, key == self.format_key)
+            for key, row in EXPORTERS.items()
+            if getattr(row.load(), "reads", self.project.modality) == self.project.modality
+        ]
 
     @property
     def counts_pairs(self) -> bool:

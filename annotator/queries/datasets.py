@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -15,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from annotator.models import DatasetVersion, Project, Rater, Run, RunState
+from annotator.models import DatasetVersion, Image, Project, Rater, Run, RunState
 from annotator.queries.pages import Page, page_by_id
 from annotator.queries.pairs import Pair, Selection, count_unvoted, counted, rater_ids
 from models.intervals import wilson
@@ -223,6 +224,12 @@ def votes_of_prompts(
         [project.pk, prompts],
     ).fetchall()
     return dict(rows)
+
+
+def image_ids(project: Project, files: Iterable[str]) -> dict[str, int]:
+    """Stored file -> number of the picture, of those of the project."""
+    found = Image.objects.filter(project=project, file__in=list(files))
+    return dict(found.values_list("file", "pk"))
 
 
 # What an export would give ---------------------------------------------------------------------

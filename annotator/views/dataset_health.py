@@ -43,6 +43,7 @@ class Check:
     text: str
     note: str = ""
     mini: MiniInterval | None = None
+    how: str = ""  # at length, opened on request
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,25 @@ def _promises(facts: Json) -> Iterator[Check]:
 
 
 def _row_checks(health: Json) -> Iterator[Check]:
-    if (longer := health.get("chosen_longer")) is not None:
-        gap = health.get("lengths", {}).get("gap") if health.get("lengths") else None
-        more = f"; by {gap['mean']:+,.0f} characters on average" if gap else ""
+    if (longer := health.get("chosen_longer")) is not None and not _is_even(health):
         yield Check(
             _state(longer),
             f"Chosen is longer in {formats.percent(longer['share'])} of rows",
-            f"{formats.interval(*longer['interval'])}{more}",
+            formats.interval(*longer["interval"]),
             _mini(longer),
+        )
+    if (gap := (health.get("lengths") or {}).get("gap")) and not _is_even(health):
+        longer_or = "longer" if gap["mean"] >= 0 else "shorter"
+        span = "[{:+,.0f}, {:+,.0f}]".format(*gap["interval"]) if gap["interval"] else ""
+        yield Check(
+            "",
+            f"Chosen is {longer_or} by {abs(gap['mean']):,.0f} characters on average",
+            f"{span} {gap['rows']:,} rows".strip(),
         )
     if (over := health.get("prompts_over")) and over["prompts"]:
         yield Check(
             "warn",
-            f"{over['prompts']:,} prompts give more than {over['limit']} rows each",
+            f"{_prompts(over['prompts'])} more than {over['limit']} rows each",
             f"one gives {health['most_rows_of_one_prompt']:,}; the recipe can cap them",
         )
     if health.get("empty_chosen") or health.get("empty_rejected"):
@@ -151,7 +158,8 @@ def _noise(noise: Json) -> Check:
     return Check(
         "warn" if bad else "done",
         f"About {formats.percent(noise['value'])} of labels are wrong",
-        f"{span} {noise['how']} n {noise['n']:,} {noise['unit']}".strip(),
+        f"{span} from {noise['n']:,} {noise['unit']}".strip(),
+        how=noise["how"],
     )
 
 
@@ -169,6 +177,16 @@ def _agreement(found: Json) -> Check:
         f"Krippendorff’s alpha {alpha['value']:.2f}{span}",
         f"{found['pairs']:,} pairs with two votes or more{agree}",
     )
+
+
+def _prompts(count: int) -> str:
+    return f"{count:,} prompts give" if count != 1 else "One prompt gives"
+
+
+def _is_even(health: Json) -> bool:
+    """Whether all answers are of one length, as pictures are."""
+    longer = health["chosen_longer"]
+    return bool(longer["rows"] == longer.get("equal"))
 
 
 def _capital(text: str) -> str:
@@ -204,13 +222,13 @@ def _strengths(rows: dict[str, int] | None) -> HBarChart | None:
 
 
 def _lengths(found: Json | None) -> LineChart | None:
-    if not found or sum(found["chosen"]) == 0:
+    if not found or sum(found["chosen"]) == 0 or found["edges"][-1] <= 1:
         return None
     edges, median = found["edges"], found["median"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     names = ("chosen", "rejected")
     series = [
-        Series(middles, [float(n) for n in found[name]], name=name, style=style, end="")
+        Series(middles, [float(n) for n in found[name]], name=name, style=style, end=name)
         for style, name in enumerate(names, 1)
     ]
     said = f"median {median['chosen']:,} {found['unit']} chosen, {median['rejected']:,} rejected"

@@ -14,13 +14,15 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters.preview import RULES, Preview, Step
 from annotator.exporters.recipe import REASONS
 from annotator.forms.exports import ExportForm
-from annotator.models import DatasetVersion
+from annotator.models import DatasetVersion, Project
+from annotator.queries import datasets as queries
 from annotator.services import deliveries, recipes
 from annotator.views import dataset_health
 
 BAR_WIDTH: Final = 200
 LOADERS: Final = {"parquet": "parquet", "shards": "parquet", "csv": "csv"}
 PREVIEW_ROWS: Final = 2
+SIDES: Final = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,25 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
         drawn=None if facts["style"] == "raw" else dataset_health.of_version(facts),
         chosen=chosen,
         other=other,
-        preview=_preview(preview),
+        preview=with_pictures(version.project, _preview(preview)),
         as_json=[_json(row) for row in preview[:PREVIEW_ROWS]],
         loader=LOADERS.get(container, "json"),
         are_files_there=deliveries.folder_of(version).is_dir(),
     )
+
+
+def with_pictures(project: Project, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the numbers of their pictures, as pages address them."""
+    files = {one for row in rows for one in row.get("pictures") or () if one}
+    if not files:
+        return rows
+    ids = queries.image_ids(project, files)
+    return [
+        row | {f"{side}_image": ids.get(file) for side, file in zip(SIDES, found, strict=True)}
+        if (found := row.get("pictures"))
+        else row
+        for row in rows
+    ]
 
 
 # PostgreSQL keeps the keys of JSON in an order of its own: what follows puts them back in ours.
@@ -159,10 +175,14 @@ def _json(row: dict[str, Any]) -> str:
 def _preview(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first ``PREVIEW_ROWS`` of every file."""
     seen: Counter[str] = Counter()
-    shown = []
+    shown, last = [], ""
     for row in rows:
-        seen[row["split"]] += 1
         is_known = "judgment_id" in row and "responses" in row
+        words = tuple(row.get(name) for name in ("prompt", "chosen", "rejected"))
+        if not is_known and repr(words) == last:
+            continue  # another row of the same pair, or of the same prompt's list
+        last = repr(words)
+        seen[row["split"]] += 1
         if seen[row["split"]] <= PREVIEW_ROWS and (is_known or "chosen" in row):
             shown.append(_preview_row(row))
     return shown

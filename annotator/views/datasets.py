@@ -9,9 +9,8 @@ from django.views.decorators.http import require_GET, require_safe
 from annotator.exporters.files import MEDIA_TYPES
 from annotator.models import DatasetVersion, Role
 from annotator.queries import datasets as queries
-from annotator.services import deliveries
-from annotator.views import dataset_page, ranges
-from annotator.views.dataset_delivery import via_of
+from annotator.services import deliveries, recipes
+from annotator.views import dataset_delivery, dataset_page, ranges
 from annotator.views.helpers import Access, page_after, project_page, token_or_session
 
 
@@ -38,6 +37,9 @@ def dataset(request: HttpRequest, access: Access, number: int) -> HttpResponse:
         "facts": version.manifest,
         "shown": dataset_page.shown(version, preview=deliveries.preview_of(version)),
         "address": request.build_absolute_uri("/").rstrip("/"),
+        "previous": version.number - 1,
+        "reference": recipes.reference_of(version.recipe_version) if version.recipe_version else "",
+        **dataset_delivery.context(version),
     }
     return render(request, "datasets/dataset.html", context)
 
@@ -63,7 +65,11 @@ def download(request: HttpRequest, access: Access, number: int, name: str) -> Ht
         return ranges.refuse(size)
     if request.method == "GET":
         deliveries.record_download(
-            version=version, name=name, by=request.user, span=span, via=via_of(request)
+            version=version,
+            name=name,
+            by=request.user,
+            span=span,
+            via=dataset_delivery.via_of(request),
         )
     return ranges.send(
         path,

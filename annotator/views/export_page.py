@@ -165,7 +165,8 @@ def _look(request: HttpRequest, access: Access, form: ExportForm) -> Found:
     else:
         kinds = _kinds(access, form.options)
         shown = preview.scaled(found, kinds, form.options, at=timezone.now())
-    return Found(shown, found.rows, found.health, found.columns, seed, is_asked=True)
+    rows = dataset_page.with_pictures(access.project, found.rows)
+    return Found(shown, rows, found.health, found.columns, seed, is_asked=True)
 
 
 def _kinds(access: Access, options: ExportOptions) -> queries.Kinds | None:

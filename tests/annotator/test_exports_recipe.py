@@ -256,7 +256,7 @@ def small_world() -> Project:
     people = raters(project, 3)
     for split in ("train", "validation", "test"):
         prompt = factories.prompt(project, split=split)
-        judged_pair(project, [1, 1, -1], by=people, of=prompt)
+        judged_pair(project, [1, 1, -1], by=people, of=prompt, texts=("at length", "short"))
     judged_pair(project, [0], by=people)
     alike(project, people[0])
     return project
