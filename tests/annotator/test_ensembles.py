@@ -25,6 +25,7 @@ from annotator.services import (
     reward_evaluation,
     reward_scores,
     reward_transforms,
+    tokens,
     training,
 )
 from annotator.services.ensembles import Way
@@ -255,6 +256,35 @@ def test_only_whole_prompts_are_asked_of_members() -> None:
     prompts = np.array([7, 3, 3, 7, 9, 9, 9])
     assert reward_evaluation.whole_prompts(prompts, most=4).tolist() == [1, 1, 1, 1, 0, 0, 0]
     assert reward_evaluation.whole_prompts(prompts, most=1).sum() == 0
+
+
+def test_programs_ask_for_a_way_and_read_variances(
+    project: Project, owner: User, settings: Any
+) -> None:
+    settings.SCORE_WAIT_SECONDS, settings.SCORE_REQUESTS_PER_MINUTE = 0, 0
+    model = planted_model(project, combined=Way("worst").as_json())
+    training.artifact_folder(model).mkdir(parents=True)
+    prompt = stored_prompt(project, "Which?", "a")
+    RewardScore.objects.create(
+        project=project, response=prompt.responses.get(), reward_model=model, mean=1, variance=0.25
+    )
+    _, secret = tokens.create(user=owner, name="test")
+    client = Client(headers={"Authorization": f"Bearer {secret}"})
+    address = f"/api/v1/reward-models/{model.pk}"
+    stored = client.get(f"{address}/scores").json()
+    assert stored["combined"] == {"combine": "worst", "penalty": 0.5}
+    assert [(one["score"], one["variance"]) for one in stored["scores"]] == [(1, 0.25)]
+
+    def ask_for(**how: Any) -> Any:
+        body = {"items": [{"prompt": "Which?", "response": "a"}], **how}
+        return client.post(f"{address}/score", body, content_type="application/json")
+
+    assert ask_for(combine="penalized", penalty=0.1).status_code == 202
+    run = Run.objects.get(kind=Run.Kind.ASK)
+    assert reward_asks.Asked.from_json(run.config["request"]).way == Way("penalized", 0.1)
+    for how in ({"combine": "best"}, {"penalty": -1}, {"penalty": 1e9}):
+        assert ask_for(**how).status_code == 422
+    assert Run.objects.filter(kind=Run.Kind.ASK).count() == 1
 
 
 # Pages and words ----------------------------------------------------------------------------------

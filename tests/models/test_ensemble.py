@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +29,7 @@ from models.neural.store import pack
 from models.neural.train import work
 from models.objectives import NO_ONE_SCORE, OBJECTIVES
 from models.saved import read_unit
+from models.supervision import ROOT
 from models.training import TrainingConfig
 from models.workdir import read_events
 from tests.models import tiny
@@ -514,3 +519,26 @@ def test_the_time_is_shared_between_members(tmp_path):
     metrics = train(run)
     assert metrics["ended"] == "time limit"
     assert [one["steps"] for one in metrics["ensemble"]["each"]] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_with_the_member_it_was_at(tmp_path):
+    rest = {"members": 3, "prior_scale": 1.0, "evaluate_every": 2, "checkpoint_every": 2}
+    run = prepare(tmp_path / "run", "hashing", **rest)
+    train(prepare(tmp_path / "other", "hashing", **rest))
+    command = [sys.executable, "-m", "models.neural.train", str(run)]
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environ) as child:
+        for line in child.stdout:
+            event = orjson.loads(line)
+            if event["event"] == "checkpoint" and event["member"] == 2:
+                child.kill()
+                break
+    assert child.returncode == -signal.SIGKILL
+    assert (run / "members" / "member-1" / "touchstone.json").exists()
+    assert not (run / "artifact").exists()
+    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, env=environ, check=True)
+    events = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert {one["member"] for one in events if one["event"] == "resumed"} == {2}
+    assert {one["member"] for one in events if one["event"] == "step"} == {2, 3}
+    assert weights_of(run / "artifact") == weights_of(tmp_path / "other" / "artifact")

@@ -19,7 +19,7 @@ from tests.models import vectors
 from tests.models.planted import PROMPT, write_run
 from tests.models.vectors import WIDTH, as_text, scores_of
 
-pytestmark = pytest.mark.neural
+pytestmark = [pytest.mark.neural, pytest.mark.slow]
 
 CPU = torch.device("cpu")
 PENALTY = 0.1  # of the squared features, in the gold
