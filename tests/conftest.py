@@ -40,8 +40,9 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 def _own_files(settings: Any, tmp_path: Path) -> None:
     settings.WORK_ROOT = tmp_path / "work"
     settings.MEDIA_ROOT = tmp_path / "media"
-    # A process that loads a trainer for every export: switched on where that is what is tested.
-    settings.DATASET_CHECKS = False
+    # A process that loads a trainer for every export: switched on where that is what is tested,
+    # and for everything by the environment.
+    settings.DATASET_CHECKS = os.environ.get("TEST_DATASET_CHECKS") == "1"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {
         **settings.STORAGES,

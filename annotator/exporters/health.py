@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,11 @@ from annotator.queries.pairs import Pair
 from models.vote_noise import VoteAgreement, disagreement, vote_agreement
 
 MOST_GENERATORS: Final = 5_000  # told apart; whoever comes later is counted with the others
+# Taken in C: a million rows pass here.
+_fell = itemgetter(*map(Pair._fields.index, ("wins_a", "ties", "wins_b")))
+_prompt = itemgetter(Pair._fields.index("prompt_id"))
+_generator = itemgetter(ResponseText._fields.index("generator"))
+_leak = itemgetter(ResponseText._fields.index("leak"))
 UNNAMED, OTHERS = -1, -2
 
 Ints = NDArray[np.int64]
@@ -37,11 +43,11 @@ class _Falls:
 
     def add(self, pairs: Sequence[Pair]) -> None:
         known = self.known
-        fell = [(pair.wins_a, pair.ties, pair.wins_b) for pair in pairs]
+        fell = list(map(_fell, pairs))
         for kind in set(fell) - known.keys():
             known[kind] = len(known)
         self._kinds.extend(map(known.__getitem__, fell))
-        prompts = np.array([pair.prompt_id for pair in pairs], dtype=np.int64)
+        prompts = np.fromiter(map(_prompt, pairs), np.int64, len(pairs))
         news = np.diff(prompts, prepend=self._last) != 0
         self._last = int(prompts[-1])
         self._news.frombytes(news.astype(np.int8).tobytes())
@@ -80,7 +86,7 @@ class Health:
         self._chosen_lengths, self._rejected_lengths = array("i"), array("i")
         self._answers = array("q")  # a hash of the two answers, the same in both directions
         self._leaks, self._ties = array("b"), array("b")
-        self._names: dict[str, int] = {}
+        self._names: dict[str, int] = {"": UNNAMED}
         self._chosen_by, self._rejected_by = array("i"), array("i")
 
     def hear(self, pairs: Sequence[Pair]) -> None:
@@ -103,23 +109,22 @@ class Health:
             hash(_content(one)) ^ hash(_content(other))
             for one, other in zip(chosen, rejected, strict=True)
         )
-        self._leaks.extend(bool(a.leak or b.leak) for a, b in zip(chosen, rejected, strict=True))
+        self._leaks.extend(
+            bool(a or b) for a, b in zip(map(_leak, chosen), map(_leak, rejected), strict=True)
+        )
         self._ties.extend(verdict.kind == "tie" for verdict in verdicts)
-        self._chosen_by.extend(map(self._generator, chosen))
-        self._rejected_by.extend(map(self._generator, rejected))
+        self._chosen_by.extend(self._generators_of(chosen))
+        self._rejected_by.extend(self._generators_of(rejected))
         self.empty_chosen += _empties(chosen)
         self.empty_rejected += _empties(rejected)
 
-    def _generator(self, response: ResponseText) -> int:
-        name = response.generator
-        if not name:
-            return UNNAMED
-        code = self._names.get(name)
-        if code is None:
-            if len(self._names) >= MOST_GENERATORS:
-                return OTHERS
-            code = self._names[name] = len(self._names)
-        return code
+    def _generators_of(self, responses: Sequence[ResponseText]) -> Iterable[int]:
+        names, known = list(map(_generator, responses)), self._names
+        for name in set(names) - known.keys():
+            if len(known) > MOST_GENERATORS:
+                return [known.get(name, OTHERS) for name in names]
+            known[name] = len(known) - 1  # the first stands for no name
+        return map(known.__getitem__, names)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything that the pass alone can tell, ready for JSON."""
@@ -170,7 +175,8 @@ class Health:
             np.frombuffer(codes, np.int32) for codes in (self._chosen_by, self._rejected_by)
         )
         ties = np.frombuffer(self._ties, np.int8)
-        return figures.generators(list(self._names), chosen, rejected, ties=ties, groups=groups)
+        named = [name for name, code in self._names.items() if code >= 0]
+        return figures.generators(named, chosen, rejected, ties=ties, groups=groups)
 
     def noise(
         self, options: ExportOptions, *, golds: tuple[NDArray[np.int8], Ints] | None
