@@ -12,6 +12,7 @@ loading, tokenizing and saving are outside. On CUDA it waits for the card at bot
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -67,12 +68,6 @@ class Clock:
     tokens: int = 0
     began: tuple[float, float] = field(default=(0.0, 0.0))
 
-    def watch(self, module: Any) -> None:
-        def count(_: Any, given: Any) -> None:
-            self.tokens += given[0].numel() if module.training else 0
-
-        module.get_input_embeddings().register_forward_pre_hook(count)
-
     def start(self) -> None:
         wait()
         self.tokens = 0
@@ -95,7 +90,11 @@ class Timed(Trainer):
     clock: Clock
 
     def train(self) -> None:
-        self.clock.watch(self.backbone.module)
+        def count(_: Any, given: Any) -> None:
+            self.clock.tokens += given[0].numel() if module.training else 0
+
+        module: Any = self.backbone.module
+        module.get_input_embeddings().register_forward_pre_hook(count)
         self.clock.start()
         super().train()
 
@@ -132,6 +131,12 @@ def trl(work: Path, job: Job, ids: list[dict[str, Any]]) -> tuple[Clock, int]:
             clock.stop()
 
     source = TrainingConfig.read(work).backbone.partition(":")[2]
+
+    class Counted(RewardTrainer):
+        def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+            clock.tokens += inputs["input_ids"].numel()  # a hook would be compiled with the model
+            return super().training_step(model, inputs, *more, **named)
+
     given = RewardConfig(
         output_dir=str(work / "trl"),
         per_device_train_batch_size=job.batch,
@@ -149,10 +154,9 @@ def trl(work: Path, job: Job, ids: list[dict[str, Any]]) -> tuple[Clock, int]:
     model = AutoModelForSequenceClassification.from_pretrained(
         source, num_labels=1, dtype=torch.float32
     )
-    clock.watch(model)
     tokenizer = AutoTokenizer.from_pretrained(source)
     data = Dataset.from_list(ids)
-    run = RewardTrainer(model=model, args=given, train_dataset=data, processing_class=tokenizer)
+    run = Counted(model=model, args=given, train_dataset=data, processing_class=tokenizer)
     run.add_callback(Watch())
     run.train()
     run.model.save_pretrained(work / ARTIFACT)
@@ -189,6 +193,9 @@ def warm_up(work: Path, job: Job, ids: list[dict[str, Any]]) -> None:
     shutil.copy(work / "config.json", few)
     train(few, job, [ids[i] for i in longest])
     shutil.rmtree(few)
+    gc.collect()  # a trainer and its model hold each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def train(work: Path, job: Job, ids: list[dict[str, Any]]) -> tuple[Clock, int]:
