@@ -66,6 +66,7 @@ class Clock:
     wall: float = 0.0
     cpu: float = 0.0
     tokens: int = 0
+    peak: int = 0  # bytes held until the clock stopped: what is written afterwards is left out
     began: tuple[float, float] = field(default=(0.0, 0.0))
 
     def start(self) -> None:
@@ -77,6 +78,7 @@ class Clock:
         wait()
         self.wall = time.perf_counter() - self.began[0]
         self.cpu = time.process_time() - self.began[1]
+        self.peak = peak_bytes()
 
 
 def wait() -> None:
@@ -212,7 +214,6 @@ def measure(work: Path) -> dict[str, Any]:
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     clock, updates = train(work, job, ids)
-    peak = torch.cuda.max_memory_allocated() if is_cuda else peak_bytes()
     torch.set_num_threads(os.cpu_count() or 1)  # the clock has stopped
     model = load_reward_model(work / ARTIFACT)
     held_out = read_pairs(pairs_path(work, HELD_OUT))
@@ -224,13 +225,18 @@ def measure(work: Path) -> dict[str, Any]:
         "tokens_read": clock.tokens,
         "updates": updates,
         "pairs": len(ids),
-        "peak_mb": peak / 1e6,
+        "peak_mb": clock.peak / 1e6,
         "device": torch.cuda.get_device_name() if is_cuda else "cpu",
     }
 
 
 def peak_bytes() -> int:
-    """The most memory this process held. Linux hands getrusage's figure on from who started it."""
+    """The most memory held, of a card where there is one, else by this process.
+
+    Linux hands getrusage's figure on from who started it, so its own is asked for.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     if STATUS.exists():
         return 1024 * int(STATUS.read_text().split("VmHWM:")[1].split()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
