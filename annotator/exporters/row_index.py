@@ -46,7 +46,12 @@ class RowIndex:
         self._a.extend([one.pair.a_id for one in decided])
         self._b.extend([one.pair.b_id for one in decided])
         self._prompts.extend([one.pair.prompt_id for one in decided])
-        self._sides.extend([1 if one.chosen.id == one.pair.a_id else -1 for one in decided])
+        self._sides.extend(
+            [
+                0 if one.verdict.kind == "tie" else 1 if one.chosen.id == one.pair.a_id else -1
+                for one in decided
+            ]
+        )
         self._splits.extend([SPLITS.index(split)] * len(decided))
 
     def add_keyed(self, prompt: int, split: str, one: Keyed) -> None:
@@ -111,7 +116,7 @@ def compare(older: Records, newer: Records, *, examples: int = 20) -> Changes:
     in_new, at = _find(old, new)
     in_old, _ = _find(new, old)
     same_old, same_new = old[in_new], new[at[in_new]]
-    flipped = same_old["side"] != same_new["side"]
+    flipped = same_old["side"] * same_new["side"] < 0  # a tie, 0, chooses neither
     moved = same_old["split"] != same_new["split"]
     kinds = {
         "added": new[~in_old],

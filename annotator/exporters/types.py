@@ -46,7 +46,8 @@ class Keyed(NamedTuple):
     """A row and what it is of: by this key versions are compared.
 
     ``a``, ``b``: ids of the two responses in order of id, or (id, 0) for one, (-prompt id, 0) for
-    a list. ``side``: 1 where a is chosen or the one response is desirable, -1 where not, else 0.
+    a list. ``side``: 1 where a is chosen or the one response is desirable, -1 where not, else 0,
+    as for a tie.
     """
 
     row: Row

@@ -50,6 +50,11 @@ def require_kept(version: DatasetVersion) -> None:
         )
 
 
+def are_there(version: DatasetVersion) -> bool:
+    """Whether a version's files are on the server."""
+    return version.deleted_at is None and folder_of(version).is_dir()
+
+
 def require(version: DatasetVersion, name: str) -> None:
     """Raises Gone where a version does not offer a file; ``ARCHIVE`` stands for all of them."""
     for one in file_names(version) if name == ARCHIVE else [name]:

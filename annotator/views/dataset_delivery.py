@@ -30,7 +30,7 @@ from annotator.views.helpers import Access, page_after, project_page, token_or_s
 def context(version: DatasetVersion) -> dict[str, Any]:
     """What templates/datasets/links.html and downloads.html show on a version's page."""
     return {
-        "link_form": LinkForm(version=version) if version.deleted_at is None else None,
+        "link_form": LinkForm(version=version) if deliveries.are_there(version) else None,
         "links": log.links(version),
         "downloads": log.downloads(version),
     }

@@ -62,6 +62,7 @@ def recipe(request: HttpRequest, access: Access, recipe_id: int) -> HttpResponse
     page = queries.versions(found, after=page_after(request))
     newest = found.versions.select_related("recipe").first()
     assert newest is not None  # a recipe is made with its first version
+    chosen, others = options_of(newest)
     context = {
         "access": access,
         "recipe": found,
@@ -69,7 +70,8 @@ def recipe(request: HttpRequest, access: Access, recipe_id: int) -> HttpResponse
         "newest": newest,
         "lines": _lines(page.rows),
         "label": label_of(newest.format),
-        "options": options_of(newest),
+        "chosen": chosen,
+        "others": others,
         "why_not": service.why_not(access.project, newest),
     }
     return render(request, "datasets/recipe.html", context)
@@ -90,10 +92,16 @@ def _lines(versions: list[RecipeVersion]) -> list[dict[str, Any]]:
     ]
 
 
-def options_of(version: RecipeVersion) -> list[tuple[str, str]]:
-    """(title, value) of everything that it sets."""
-    changed = service.differences("", {}, version.format, version.options)
-    return [(one.title, one.new) for one in changed if one.name != "format"]
+def options_of(version: RecipeVersion) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(title, value) of what it sets otherwise than the defaults, and of everything else."""
+    every = service.differences("", {}, version.format, version.options)
+    usual = service.differences(version.format, {}, version.format, version.options)
+    names = {one.name for one in usual}
+    rows = [one for one in every if one.name != "format"]
+    return (
+        [(one.title, one.new) for one in rows if one.name in names],
+        [(one.title, one.new) for one in rows if one.name not in names],
+    )
 
 
 @project_page(Role.OWNER)

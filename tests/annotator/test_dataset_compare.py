@@ -68,6 +68,18 @@ def test_added_removed_flipped_and_moved_rows_are_told_with_their_texts(project:
     assert f"{kept.prompt_id}" not in texts
 
 
+def test_a_tie_is_no_flip_in_either_direction(project: Project) -> None:
+    people = raters(project, 2)
+    tasks = [judged_pair(project, [outcome], by=people) for outcome in (1, -1)]
+    older = version_of(project)
+    for task, outcome in zip(tasks, (-1, 1), strict=True):
+        vote(task, people[1], outcome)
+    newer = version_of(project, ties="both")
+    assert newer.rows == 4
+    found = dataset_compare.compare(older, newer)
+    assert found.counts == {"kept": 2, "added": 0, "removed": 0, "flipped": 0, "moved": 0}
+
+
 def test_recipes_that_differ_stand_beside_the_rows(project: Project) -> None:
     people = raters(project, 2)
     judged_pair(project, [1, 1], by=people)
