@@ -27,6 +27,7 @@ class Evaluation:
     n: int
     loss: float | None
     split: str
+    member: int | None = None  # of an ensemble
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -132,6 +133,7 @@ def _evaluations(run: Run) -> list[Evaluation]:
                 n=values.get("n", 0),
                 loss=values.get("loss"),
                 split=values.get("split", "validation"),
+                member=values.get(MEMBER),
             )
         )
     return found[::-1]

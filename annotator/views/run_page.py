@@ -134,7 +134,9 @@ def _training(detail: Detail, curves: Curves) -> list[Figure]:
 def _step(curves: Curves) -> Figure:
     of = f"of {curves.steps:,}" if curves.steps else ""
     epoch = curves.last.get("epoch")
-    note = f"epoch {formats.fixed(epoch)}" if epoch is not None else ""
+    notes = [f"member {max(curves.members)}"] if curves.members else []
+    notes += [f"epoch {formats.fixed(epoch)}"] if epoch is not None else []
+    note = ", ".join(notes)
     return Figure("Step", f"{curves.step:,}", of=of, note=note)
 
 
@@ -143,10 +145,11 @@ def _accuracy(curves: Curves) -> Figure | None:
     if one is None:
         return None
     interval = formats.interval(*one.interval)
+    of = f", member {one.member}" if one.member else ""
     return Figure(
         f"{one.split.capitalize()} accuracy",
         formats.percent(one.accuracy),
-        note=f"{interval} on {one.n:,} pairs, step {one.step:,}",
+        note=f"{interval} on {one.n:,} pairs, step {one.step:,}{of}",
     )
 
 

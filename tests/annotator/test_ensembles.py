@@ -174,6 +174,11 @@ def test_a_training_with_members_makes_one_model_that_scores_with_variance() -> 
     assert list(found.members) == [1, 2]
     assert "member" not in found.series
     assert "member 2" in str(charts(found).large[0])
+    assert [one.member for one in found.evaluations] == sorted(
+        one.member for one in found.evaluations
+    )
+    assert found.latest is not None
+    assert found.latest.member == 2
     scored = done(reward_scores.start(reward_model=model, by=None))
     rows = RewardScore.objects.filter(reward_model=model).select_related("response__prompt")
     assert scored.result["scored"] == rows.count() == Response.objects.count()
