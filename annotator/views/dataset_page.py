@@ -38,15 +38,11 @@ class Rule:
 
 
 def rules(form: ExportForm, found: Preview | None) -> list[Rule]:
-    """The lines of the table; scores are a line where something is left out by them."""
+    """The lines of the table."""
     if not form.counts_pairs:
         return []
     steps = {step.rule: step for step in found.steps} if found else {}
-    return [
-        _rule(key, form, steps.get(key))
-        for key in RULES
-        if key != "filters" or form.are_filters_on or (key in steps and steps[key].dropped)
-    ]
+    return [_rule(key, form, steps.get(key)) for key in RULES]
 
 
 def _rule(key: str, form: ExportForm, step: Step | None) -> Rule:
