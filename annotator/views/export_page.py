@@ -14,7 +14,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from annotator.errors import AppError
+from annotator.errors import AppError, NotFound
 from annotator.exporters import EXPORTERS, dry, preview
 from annotator.exporters.recipe import ExportOptions
 from annotator.forms.exports import ExportForm
@@ -126,12 +126,24 @@ def _start(request: HttpRequest, access: Access, form: ExportForm) -> Run | None
                 format=form.format_key,
                 options=form.values(),
                 by=request.user,
+                recipe=_recipe_named(request, access),
             )
             base.enqueue(run)
     except AppError as error:
         form.add_error(None, f"{error.message} {error.advice}".strip())
         return None
     return run
+
+
+def _recipe_named(request: HttpRequest, access: Access) -> RecipeVersion | None:
+    """The recipe whose name stands on the form; the build records it where it says the same."""
+    name = request.POST.get("recipe_name", "").strip()
+    if not name:
+        return None
+    try:
+        return recipes.named(access.project, name)
+    except NotFound:
+        return None
 
 
 def _known(access: Access, form: ExportForm) -> Found:

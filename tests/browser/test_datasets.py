@@ -81,6 +81,7 @@ def test_recipe_follows_what_is_filled_in_and_becomes_a_version(open_page: OpenP
     page.get_by_role("link", name="Open the dataset").click()
     expect(page.get_by_role("heading", name="Dataset, version 1")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text("Every file loads with datasets")
+    expect(page.get_by_role("link", name="Soft ties v1")).to_be_visible()
 
 
 def test_pages_of_versions_have_no_grave_fault_and_fit_a_phone(open_page: OpenPage) -> None:
