@@ -14,6 +14,21 @@ from annotator.exporters.recipe import REASONS
 KNOWN_LICENCE: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,40}")  # as the hub writes them
 FEW: Final = 8  # lines of a table
 
+# Kind of a column -> its type as ``datasets`` writes it. Told, because a column that is empty in one
+# file and not in the next is no column to a reader who goes by what he sees.
+FEATURES: Final = {
+    "text": "dtype: string",
+    "int": "dtype: int64",
+    "float": "dtype: float64",
+    "bool": "dtype: bool",
+    "texts": "list: string",
+    "ints": "list: int64",
+    "floats": "list: float64",
+    "messages": "list: [{name: role, dtype: string}, {name: content, dtype: string}]",
+    "turns": "list: [{name: from, dtype: string}, {name: value, dtype: string}]",
+    "turn": "struct: [{name: from, dtype: string}, {name: value, dtype: string}]",
+}
+
 Facts = dict[str, Any]
 
 
@@ -21,7 +36,7 @@ def card(facts: Facts, built: Built, *, manifest: str, checksums: str) -> str:
     """All of it. ``facts`` is the manifest; ``manifest`` and ``checksums`` are names of files."""
     names = built.names
     parts = [
-        header(names, title=facts["title"], licence=facts["terms"]["licence"]),
+        header(names, built.columns, title=facts["title"], licence=facts["terms"]["licence"]),
         f"# {facts['name']}\n",
         *_opening(facts),
         "## Load\n",
@@ -46,8 +61,13 @@ def card(facts: Facts, built: Built, *, manifest: str, checksums: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def header(names: dict[str, list[str]], *, title: str, licence: str) -> str:
-    """Split -> names of files, as ``load_dataset`` reads them. Strings are JSON, so valid YAML."""
+def header(
+    names: dict[str, list[str]], columns: dict[str, str], *, title: str, licence: str
+) -> str:
+    """Split -> names of files and column -> kind, as ``load_dataset`` reads them.
+
+    Strings are JSON, so valid YAML. Parquet knows its types itself.
+    """
     lines = [f"pretty_name: {_quoted(title)}"]
     if KNOWN_LICENCE.fullmatch(licence.lower()):
         lines.append(f"license: {_quoted(licence.lower())}")
@@ -60,6 +80,11 @@ def header(names: dict[str, list[str]], *, title: str, licence: str) -> str:
             lines.append(f"    path: {_quoted(files[0])}")
         else:
             lines += ["    path:", *(f"    - {_quoted(name)}" for name in files)]
+    is_parquet = all(name.endswith(".parquet") for files in names.values() for name in files)
+    if not is_parquet and FEATURES.keys() >= set(columns.values()):
+        lines += ["dataset_info:", "  features:"]
+        for name, kind in columns.items():
+            lines += [f"  - name: {_quoted(name)}", f"    {FEATURES[kind]}"]
     return "\n".join(["---", *lines, "---", ""])
 
 

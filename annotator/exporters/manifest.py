@@ -173,7 +173,8 @@ def card(facts: dict[str, Any], built: Built) -> str:
 
 def header(about_title: str, options: Any, built: Built) -> str:
     """The beginning of that README, by which ``load_dataset`` finds the files."""
-    return cards.header(built.names, title=about_title, licence=_terms(options)["licence"])
+    licence = _terms(options)["licence"]
+    return cards.header(built.names, built.columns, title=about_title, licence=licence)
 
 
 def names_of(files: Sequence[dict[str, Any]]) -> dict[str, list[str]]:

@@ -13,14 +13,22 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from models.neural import serve
-from models.neural.dataset_rows import AT_ONCE, Found, Promise, check_rows, odd_row, wrong_columns
+from models.neural.dataset_rows import (
+    AT_ONCE,
+    MOST_TOLD,
+    Found,
+    Promise,
+    check_rows,
+    odd_lines,
+    wrong_columns,
+)
 
 MOST_ROWS: Final = 2_000  # taken through templates and trainers, evenly spaced
 
@@ -76,6 +84,8 @@ class Checking:
         try:
             loaded = datasets.load_dataset(self.job["folder"], cache_dir=self.job["scratch"])
         except Exception as error:  # noqa: BLE001 - the check's result: whatever a reader meets
+            for split in self.job["files"]:
+                self._name_odd_lines(split)
             self._fail("", None, f"datasets cannot load it: {_first_line(error)}")
             self.checks.append(Check("load", what, 0, self.total, used, False))
             return None
@@ -87,6 +97,16 @@ class Checking:
         self.checks.append(Check("load", what, self.total, self.total, used, not self.count))
         return None if self.count else loaded
 
+    def _name_odd_lines(self, split: str) -> bool:
+        """Fail for the rows of a split that do not read as promised; whether there is any."""
+        before = self.count
+        for one in self.job["files"][split]:
+            path = Path(self.job["folder"], one["name"])
+            if path.suffix in (".jsonl", ".gz"):
+                for row, why in islice(odd_lines(path, self.promise), MOST_TOLD):
+                    self._fail(path.name, row + 1, why)
+        return self.count > before
+
     def _rows(self, loaded: Any) -> bool:
         """Whether the columns and every row are what the format promises."""
         found = Found()
@@ -94,7 +114,8 @@ class Checking:
         for split in self.job["files"]:
             rows = loaded[split].with_format("arrow")
             if why := wrong_columns(rows.data.schema, self.promise, has_types=has_types):
-                found.add(split, odd_row(rows.data.table, self.promise), why)
+                if not self._name_odd_lines(split):
+                    found.add(split, -1, why)
                 continue
             for n, table in enumerate(rows.iter(batch_size=AT_ONCE)):
                 check_rows(split, table, n * AT_ONCE, self.promise, found)
@@ -104,7 +125,7 @@ class Checking:
         if self.promise.answers:
             words.append("no message missing")
         self._tell(found, Check("rows", ", ".join(words), self.total, self.total, "pyarrow", None))
-        return not found.count
+        return not self.count
 
     def _template(self, loaded: Any) -> None:
         promise = self.promise

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -75,22 +78,39 @@ def wrong_columns(schema: pa.Schema, promise: Promise, *, has_types: bool) -> st
     return ""
 
 
-# How JSON of a kind begins: rows of several kinds are read as one column of JSON.
-BEGINS: Final = {"text": '"', "messages": "["}
+# Kind of a column -> what a value of it is in JSON.
+VALUES: Final[dict[str, Any]] = {
+    "text": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "messages": list,
+    "texts": list,
+    "ints": list,
+    "floats": list,
+    "turns": list,
+    "turn": dict,
+}
 
 
-def odd_row(table: pa.Table, promise: Promise) -> int:
-    """The first row whose value is of another kind than was promised, -1 where none can be told."""
-    for name, begin in ((name, BEGINS.get(kind)) for name, kind in promise.columns.items()):
-        if begin is None or name not in table.schema.names:
-            continue
-        column = table[name]
-        if isinstance(column.type, pa.BaseExtensionType):
-            values = pa.chunked_array([chunk.storage for chunk in column.chunks])
-            odd = _places(pc.invert(pc.starts_with(values, begin)))
-            if odd:
-                return odd[0]
-    return -1
+def odd_lines(path: Path, promise: Promise) -> Iterator[tuple[int, str]]:
+    """Rows of JSON lines that are not what was promised, from 0: looked for when a file does not
+    load, or loads as something else."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for row, line in enumerate(file):
+            try:
+                found = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                yield row, str(error)
+                continue
+            if not isinstance(found, dict) or list(found) != list(promise.columns):
+                names = list(found) if isinstance(found, dict) else type(found).__name__
+                yield row, f"the columns are {names}, not {list(promise.columns)}"
+                continue
+            for name, kind in promise.columns.items():
+                value, wanted = found[name], VALUES.get(kind)
+                if value is not None and wanted and not isinstance(value, wanted):
+                    yield row, f"{name} is {type(value).__name__}, which is no {kind}"
 
 
 def check_rows(split: str, table: pa.Table, start: int, promise: Promise, found: Found) -> None:

@@ -141,9 +141,9 @@ def turned(rows: list[dict[str, Any]]) -> None:
         (same, "train.jsonl, line 3: chosen and rejected are equal"),
         (nothing, "train.jsonl, line 2: chosen has no message"),
         (nobody, "train.jsonl, line 2: prompt has a message without role"),
-        (mixed, "train.jsonl, line 4: column prompt is read as"),
+        (mixed, "train.jsonl, line 4: prompt is str, which is no messages"),
         (fewer, "4 rows load, 5 were written"),
-        (other, "the columns are"),
+        (other, "train.jsonl, line 1: the columns are"),
         (turned, "train.jsonl, line 1: the template writes the prompt otherwise when chosen"),
     ],
     ids=lambda value: getattr(value, "__name__", "said"),
@@ -167,6 +167,17 @@ def test_rows_that_a_trainer_stumbles_over_are_named(monkeypatch: pytest.MonkeyP
     project = talked(turns=False)
     run = damaged(project, monkeypatch, ends, style="explicit-standard")
     assert "train.jsonl, line 5: DPOTrainer makes the same tokens of both answers" in run.error
+
+
+def test_a_column_that_is_empty_in_one_split_alone_loads() -> None:
+    project = factories.project()
+    for split, kind in (("train", "imported"), ("test", "human")):
+        people = raters(project, 1, kind)
+        prompt = factories.prompt(project, split=split)
+        judged_pair(project, [1], by=people, of=prompt, texts=("", "1"))
+    for container in ("jsonl", "csv"):
+        version = version_of(project, "openrlhf", container=container, style="explicit-standard")
+        assert keys_of(version)["load"]
 
 
 def test_what_is_not_installed_is_not_checked_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,8 @@ def test_the_card_reads_as_the_hub_reads_it_whatever_people_wrote() -> None:
     )
     text = deliveries.path_of(version, "README.md").read_text()
     head = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])
+    features = head.pop("dataset_info")["features"]
+    assert [one["name"] for one in features] == version.manifest["columns"]
     assert head == {
         "pretty_name": 'A "name": with --- and: [yaml] 🪨',
         "license": "other",
@@ -269,7 +271,8 @@ def test_the_card_reads_as_the_hub_reads_it_whatever_people_wrote() -> None:
 
 
 def test_a_known_licence_and_several_files_stand_in_the_header() -> None:
-    header = cards.header({"train": ["a.parquet", "b.parquet"]}, title="T", licence="CC-BY-4.0")
+    names = {"train": ["a.parquet", "b.parquet"]}
+    header = cards.header(names, {"prompt": "text"}, title="T", licence="CC-BY-4.0")
     head = yaml.safe_load(header.strip("-\n"))
     assert head["license"] == "cc-by-4.0"
     assert head["configs"][0]["data_files"] == [
