@@ -68,7 +68,10 @@ class RowIndex:
             ("split", self._splits),
         ):
             found[name] = column
-        return found[np.lexsort((found["side"], found["b"], found["a"]))]
+        order = np.lexsort((found["side"], found["b"], found["a"]))
+        for name in found.dtype.names or ():  # of a million rows a second copy would be felt
+            found[name] = found[name][order]
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the records; on disk when this returns."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -172,6 +174,23 @@ def records(rows: dict[tuple[int, int], tuple[int, str]]) -> Any:
     for (a, b), (side, split) in rows.items():
         index.add(1, split, a, b, side)
     return index.records()
+
+
+@given(ROWS)
+def test_what_is_saved_is_read_as_it_was_and_sorted(
+    rows: dict[tuple[int, int], tuple[int, str]],
+) -> None:
+    index = row_index.RowIndex()
+    for (a, b), (side, split) in rows.items():
+        index.add(1, split, a, b, side)
+    with TemporaryDirectory() as folder:
+        index.save(Path(folder))
+        found = row_index.load(Path(folder))
+        assert found is not None
+        assert found.tolist() == [
+            (a, b, 1, side, row_index.SPLITS.index(split))
+            for (a, b), (side, split) in sorted(rows.items())
+        ]
 
 
 @given(ROWS, ROWS)
