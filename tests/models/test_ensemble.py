@@ -28,11 +28,12 @@ from models.neural.process import Events, Stop, Stopped
 from models.neural.store import pack
 from models.neural.train import work
 from models.objectives import NO_ONE_SCORE, OBJECTIVES
+from models.pairs import pairs_path, read_pairs
 from models.saved import read_unit
 from models.supervision import ROOT
 from models.training import TrainingConfig
 from models.workdir import read_events
-from tests.models import tiny
+from tests.models import pictured, tiny
 from tests.models.planted import ATTRIBUTES, make_graded, make_rankings, write_run
 
 pytestmark = pytest.mark.neural
@@ -356,6 +357,34 @@ def test_a_saved_ensemble_scores_as_its_members_did(kind, tmp_path):
     for number, raw in enumerate(expected):  # each folder is a model by itself
         alone = load_reward_model(run / "artifact" / f"member-{number + 1}", device="cpu")
         assert alone.score(CONVERSATIONS) == pytest.approx(raw, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "clip"])
+def test_members_that_read_pictures_keep_their_priors(kind, tmp_path):
+    torch.set_num_threads(1)
+    base = "" if kind == "pixels" else f":{pictured.clip(tmp_path / 'base')}"
+    run = tmp_path / "run"
+    pairs = pictured.make_pairs(run, 24, seed=0)
+    write_run(
+        run, train=pairs, validation=pairs[:12], test=pairs[:12], backbone=f"{kind}{base}",
+        options={"epochs": 2}, members=2, prior_scale=1.0,
+    )  # fmt: skip
+    whole = ensemble_of(run)
+    read = list(read_pairs(pairs_path(run, "test")))  # with the places of their pictures
+    conversations = [(pair.prompt, pair.chosen) for pair in read[:5]]
+    expected = []
+    for number in range(2):
+        member = Member(whole, number)
+        member.run()
+        store = pack(member.backbone.encode(conversations))
+        found = outputs(member.backbone, store, np.arange(5), lambda: None)
+        expected.append(member.objective.scores(found).double().numpy())
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+    whole.run()
+    for number, raw in enumerate(expected):
+        alone = load_reward_model(run / "artifact" / f"member-{number + 1}", device="cpu")
+        assert alone.score(conversations) == pytest.approx(raw, abs=1e-5)
+    assert load_reward_model(run / "artifact", device="cpu").score(conversations).shape == (5,)
 
 
 @pytest.mark.parametrize("kind", ["bert", "qwen"])
