@@ -95,21 +95,33 @@ def supervise(
         grace=grace,
     )
     for _ in range(MOST_STARTS):
-        with (folder / STDERR).open("ab") as stderr:
-            start = stderr.tell()
-            child = _spawn(
-                folder, stderr=stderr, environ=environ or {}, pass_fds=pass_fds, launch=launch
-            )
-            try:
-                watch.run(child)
-            finally:
-                _end(child, grace=grace)
+        code, tail = _start(
+            folder, watch=watch, environ=environ or {}, pass_fds=pass_fds, launch=launch
+        )
         if not watch.again or watch.asked_at is not None:
             break
+    return _result(folder, code, watch=watch, stderr_tail=tail)
+
+
+def _start(
+    folder: Path,
+    *,
+    watch: _Watch,
+    environ: Mapping[str, str],
+    pass_fds: Sequence[int],
+    launch: Launch | None,
+) -> tuple[int, str]:
+    """One child from its start to its end. Returns its exit code and the end of its stderr."""
+    with (folder / STDERR).open("ab") as stderr:
+        start = stderr.tell()
+        child = _spawn(folder, stderr=stderr, environ=environ, pass_fds=pass_fds, launch=launch)
+        try:
+            watch.run(child)
+        finally:
+            _end(child, grace=watch.grace)
     with (folder / STDERR).open("rb") as written:
         written.seek(max(start, written.seek(0, os.SEEK_END) - STDERR_TAIL_BYTES))
-        tail = written.read().decode("utf-8", "replace")
-    return _result(folder, child.returncode, watch=watch, stderr_tail=tail)
+        return child.returncode, written.read().decode("utf-8", "replace")
 
 
 class _Watch:
