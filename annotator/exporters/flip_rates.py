@@ -15,6 +15,7 @@ from annotator.models import Project
 
 A, TIE = 0, 1
 FALLBACK: Final = "dawid-skene"
+LEAST_COMPARED: Final = 30  # pairs with two votes, below which raters' errors are not known
 
 
 class FlipRate:
@@ -22,7 +23,7 @@ class FlipRate:
 
     Where an aggregator that weighs raters decides, by its posterior. Where a majority does, by the
     posterior of Dawid-Skene: of the same votes, weighed by each rater's estimated errors. Where a
-    score decides, by the logistic of the difference.
+    score decides, by the logistic of the difference. Null where too few pairs have two votes.
     """
 
     key = "flip-rate"
@@ -45,9 +46,15 @@ class FlipRate:
     def learn(self, connection: psycopg.Connection) -> None:
         if self._learns:
             asked = self._options.model_copy(update={"aggregator": FALLBACK})
-            self._found = posterior(
-                self._project, asked, connection=connection, prompts=self._prompts
-            )
+            found = posterior(self._project, asked, connection=connection, prompts=self._prompts)
+            compared = int((found.votes > 1).sum())
+            if compared < LEAST_COMPARED:
+                # Whoever never meets another rater looks free of error.
+                self.method = (
+                    f"cannot be told: {compared:,} pairs have two votes, {LEAST_COMPARED} needed"
+                )
+                return
+            self._found = found
 
     def of(self, one: Decided) -> Row:
         p = self._p(one) if self._learns else one.verdict.p

@@ -37,6 +37,12 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
     "lengths": ("lengths",),
 }
 IN_ROWS: Final = frozenset(name for names in ROWS.values() for name in names)
+# Options that say nothing without a reward model that has scored responses.
+OF_MODELS: Final = [
+    "reward01", "madpo_largest", "madpo_least", "madpo_steepness", "madpo_threshold",
+    "madpo_margin", "least_margin", "most_margin", "filter_models", "drop_weakest",
+    "drop_contradicted", "drop_losses", "draw_answers", "draw_beta", "draw_seed",
+]  # fmt: skip
 # Sections below the table: title, a word on it, and whose fields it has.
 SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
     ("Columns beside the texts", "Most trainers read none of them.", RowColumns),
@@ -213,10 +219,20 @@ class ExportForm(forms.Form):
             self.fields[name] = forms.ChoiceField(
                 choices=rows, label=old.label, help_text=old.help_text, required=False
             )
+        if models and "filter_models" in self.fields:
+            old = self.fields["filter_models"]
+            self.fields["filter_models"] = forms.MultipleChoiceField(
+                choices=models,
+                label=old.label,
+                help_text=old.help_text,
+                widget=forms.CheckboxSelectMultiple,
+                required=False,
+            )
         of_rubric = [] if versions else [name for name in self.fields if name[:7] == "rubric_"]
         gone = [] if versions else ["rubric", *of_rubric]
         gone += [] if models else ["reward_model"]
         gone += [] if versions and models else ["rubric_weight"]
+        gone += [] if models else OF_MODELS
         for name in gone:
             self.fields.pop(name, None)
 
