@@ -16,7 +16,7 @@ from annotator.exporters.filter_options import Filters
 from annotator.exporters.recipe import ExportOptions, RowColumns, Terms
 from annotator.exporters.variant_options import VariantColumns
 from annotator.forms.projects import PercentField, form_field
-from annotator.models import Project
+from annotator.models import Project, RubricVersion
 from annotator.queries import reward_scores
 from annotator.queries.pairs import rater_ids
 from rubrics.registry import Method, choices
@@ -37,6 +37,7 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
     "lengths": ("lengths",),
 }
 IN_ROWS: Final = frozenset(name for names in ROWS.values() for name in names)
+MOST_VERSIONS: Final = 200  # offered by name; more by the command
 # Options that say nothing without a reward model that has scored responses.
 OF_MODELS: Final = [
     "reward01", "madpo_largest", "madpo_least", "madpo_steepness", "madpo_threshold",
@@ -205,6 +206,8 @@ class ExportForm(forms.Form):
 
     def _offer_rewards(self) -> None:
         """Name the versions and models that have scores; without any, ask nothing about them."""
+        if "version" in self.fields:
+            self._offer_versions()
         if "rubric" not in self.fields:
             return
         found = reward_scores.offered(self.project)
@@ -235,6 +238,17 @@ class ExportForm(forms.Form):
         gone += [] if models else OF_MODELS
         for name in gone:
             self.fields.pop(name, None)
+
+    def _offer_versions(self) -> None:
+        """The approved versions of rubrics, newest first; rows of them are raw."""
+        approved = RubricVersion.objects.filter(
+            rubric__project=self.project, state=RubricVersion.State.APPROVED
+        ).select_related("rubric")
+        rows = [(f"{one.rubric.name}:v{one.number}", str(one)) for one in approved[:MOST_VERSIONS]]
+        old = self.fields["version"]
+        self.fields["version"] = forms.ChoiceField(
+            choices=[("", "every version"), *rows], label=old.label, required=False
+        )
 
     @property
     def formats(self) -> list[tuple[str, Method, bool]]:
