@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import resource
 import shutil
 import sys
@@ -214,7 +213,6 @@ def measure(work: Path) -> dict[str, Any]:
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
     clock, updates = train(work, job, ids)
-    torch.set_num_threads(os.cpu_count() or 1)  # the clock has stopped
     model = load_reward_model(work / ARTIFACT)
     held_out = read_pairs(pairs_path(work, HELD_OUT))
     rewards = model.score([(row.prompt, side) for row in held_out for side in row.answers])
