@@ -59,7 +59,7 @@ def answers_of(pairs: Sequence[Rendered]) -> list[Answer]:
             (one.decided.rejected.id, one.rejected, 1 - verdict.p, 1),
         )
         for pk, text, p, side in sides:
-            answer = found.setdefault(_key(text), Answer(pk, text))
+            answer = found.setdefault(text_key(text), Answer(pk, text))
             answer.id = min(answer.id, pk)
             answer.points += p
             answer.met += 1
@@ -74,7 +74,8 @@ def answers_of(pairs: Sequence[Rendered]) -> list[Answer]:
     return sorted(found.values(), key=lambda answer: answer.id)
 
 
-def _key(text: Any) -> bytes:
+def text_key(text: Any) -> bytes:
+    """Equal for answers that are written alike."""
     return text.encode() if isinstance(text, str) else orjson.dumps(text)
 
 

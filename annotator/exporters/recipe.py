@@ -24,7 +24,8 @@ REASONS: Final = {
     "control": "a control question: its answer was known beforehand",
     "few_votes": "fewer votes than asked for",
     "both_bad": "most votes call both answers bad",
-    "contradiction": "as many votes for one answer as for the other",
+    "contradiction": "as many votes for one answer as for the other, or the same two texts"
+    " decided both ways",
     "tie": "a tie, or no answer with the most votes",
     "low_agreement": "less agreement than asked for",
     "low_posterior": "the aggregator is less sure than asked for",

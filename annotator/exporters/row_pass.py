@@ -19,6 +19,7 @@ import numpy as np
 import psycopg
 
 from annotator.exporters.ahead import ahead
+from annotator.exporters.by_answer import text_key
 from annotator.exporters.deciders import Decider
 from annotator.exporters.files import Row
 from annotator.exporters.filters import Filter
@@ -118,6 +119,8 @@ class Pass:
         prompts = {prompt.id: prompt for prompt in batch.prompts}
         texts, flaws = self._prompts(prompts)
         kept = self._candidates(batch, flaws)
+        if batch.has_alike:
+            kept = self._one_way(kept, batch.extra)
         if self.has_prompt_rules:
             kept = [one for _, ones in _by_prompt(kept) for one in self._of_prompt(ones)]
         for rule in self.plan.rules:
@@ -173,6 +176,40 @@ class Pass:
                 fate = one
             self.ledger.drop(fate)
         return found
+
+    def _one_way(self, kept: list[Rendered], looked: Any) -> list[Rendered]:
+        """The same two texts of other generators never stand both ways round.
+
+        Where majorities disagree, votes were pooled before; an aggregator or a score may still
+        turn between two such pairs: then neither is a row. A tie takes the way of the others.
+        """
+        ways: defaultdict[tuple[int, frozenset[bytes]], list[bytes]] = defaultdict(list)
+        texts = [(_prompt_of(one), text_key(one.chosen), text_key(one.rejected)) for one in kept]
+        for kind in ("win", "tie"):
+            for one, (pk, chosen, rejected) in zip(kept, texts, strict=True):
+                way = ways[pk, frozenset((chosen, rejected))]
+                if one.decided.verdict.kind == kind and (not way or kind == "win"):
+                    way.append(chosen)
+        found = []
+        for one, (pk, chosen, rejected) in zip(kept, texts, strict=True):
+            way, kind = ways[pk, frozenset((chosen, rejected))], one.decided.verdict.kind
+            if kind == "win" and len({*way}) > 1:
+                self.ledger.drop("contradiction")
+            elif kind == "tie" and way[0] != chosen:
+                found += self._turned(one, looked)
+            else:
+                found.append(one)
+        return found
+
+    def _turned(self, one: Rendered, looked: Any) -> list[Rendered]:
+        """A tie in the other direction, with cells of its own; nothing where it is dropped."""
+        decided = one.decided
+        turned = decided._replace(chosen=decided.rejected, rejected=decided.chosen)
+        found = self._rendered(turned, looked)
+        if isinstance(found, str):
+            self.ledger.drop(found)
+            return []
+        return [found]
 
     def _flaw_of_texts(self, a: ResponseText, b: ResponseText) -> str:
         if self.is_leak_dropped and (a.leak or b.leak):

@@ -104,6 +104,7 @@ class Batch:
     a: list[ResponseText]
     b: list[ResponseText]
     repeats: frozenset[int] = frozenset()  # places of pairs with ``is_repeat``
+    has_alike: bool = False  # whether any two of the answers hold the same text
     extra: Any = None  # what a reader looks up beside the texts
 
     def __iter__(self) -> Iterator[Compared]:
@@ -141,13 +142,13 @@ def with_texts(
     """
     raw = connection or current()
     for chunk in pairs:
-        batch, has_repeats = _join(raw, chunk)
+        batch = _join(raw, chunk)
         # Nearly always no two texts of a list are alike.
-        yield _settle_repeats(batch, everything=pool_repeats) if has_repeats else batch
+        yield _settle_repeats(batch, everything=pool_repeats) if batch.has_alike else batch
 
 
-def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[Batch, bool]:
-    """The pairs with their texts, and whether any two texts are alike."""
+def _join(raw: psycopg.Connection, chunk: list[Pair]) -> Batch:
+    """The pairs with their texts."""
     prompt_ids, a_ids, b_ids = zip(*[pair[:3] for pair in chunk], strict=True)
     prompts = prompts_of({*prompt_ids}, raw)
     responses = responses_of({*a_ids, *b_ids}, raw)
@@ -158,7 +159,8 @@ def _join(raw: psycopg.Connection, chunk: list[Pair]) -> tuple[Batch, bool]:
         list(map(responses.__getitem__, b_ids)),
     )
     distinct = {(response.text, response.picture) for response in responses.values()}
-    return batch, len(distinct) < len(responses)
+    batch.has_alike = len(distinct) < len(responses)
+    return batch
 
 
 def prompts_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, PromptText]:
