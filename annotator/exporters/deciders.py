@@ -101,7 +101,7 @@ class ByConsensus:
     """The likeliest verdict of an aggregator, learned from all votes of the selection.
 
     A pair whose votes were pooled with those of a repeat is decided by their majority: the
-    aggregator has seen them as two questions.
+    aggregator has seen them as two questions. The share of the votes is then its certainty.
     """
 
     def __init__(self, options: ExportOptions, found: Posterior) -> None:
@@ -111,7 +111,7 @@ class ByConsensus:
     def of(self, pair: Pair, place: int, looked: Any) -> Verdict:
         options = self._options
         if pair.votes != self._found.votes[place]:
-            return self._majority.of(pair)
+            return self._of_pooled(pair)
         a, tie, b = self._found.values[place]
         best = max(a, tie, b)
         # Level with a tie, or with each other, nobody leads.
@@ -129,6 +129,13 @@ class ByConsensus:
             0.5 if is_tie else round(float(max(p_a, 1 - p_a)), 6),
             round(float(best), 6),
         )
+
+    def _of_pooled(self, pair: Pair) -> Verdict:
+        verdict = self._majority.of(pair)
+        is_sure = verdict.p >= least(self._options.min_posterior)
+        if verdict.fate or verdict.kind != "win" or is_sure:
+            return verdict
+        return verdict._replace(fate="low_posterior")
 
     def _fate(self, pair: Pair, is_tie: bool, best: float, share: float) -> str:
         options = self._options

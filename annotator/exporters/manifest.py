@@ -17,6 +17,7 @@ from django.conf import settings
 from annotator.exporters import card as cards
 from annotator.exporters.build import Built, manifest_parts
 from annotator.exporters.files import FileFacts
+from annotator.exporters.policy import policy
 from annotator.exporters.project_health import with_near_duplicates
 from annotator.exporters.recipe import REASONS, ExportOptions
 from annotator.models import Project, Rater
@@ -28,16 +29,6 @@ CHECKSUMS: Final = "SHA256SUMS"
 EXTRAS: Final = (MANIFEST, CARD, CHECKSUMS)
 SCHEMA: Final = 1
 READERS: Final = ("datasets", "transformers", "trl")  # where they are installed
-
-POLICY: Final = {
-    "majority": "The answer with the most votes is chosen. It needs more votes than the other"
-    " answer and more than there are calls of a tie.",
-    "ties": "Left out and counted: under 'tie' where no answer leads, under 'contradiction' where"
-    " both answers have equally many votes.",
-    "both_bad": "With 'drop', left out where more than half of the votes call both answers bad.",
-    "control": "Votes on control questions never count.",
-    "directions": "A pair gives one row at most, whatever number of people voted on it.",
-}
 
 
 @cache
@@ -121,7 +112,7 @@ def manifest(
         "columns": list(built.columns),
         "counts": counts,
         "reasons": {reason: REASONS[reason] for reason in counts["dropped"]},
-        "policy": {} if built.format.style == "raw" else POLICY,
+        "policy": {} if built.format.style == "raw" else policy(about.options),
         "options": about.options.model_dump(mode="json"),
         "split": _split(about.project),
         **_votes(about.project, raters),

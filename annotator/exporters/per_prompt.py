@@ -32,7 +32,7 @@ def take(decided: list[Decided], options: ExportOptions) -> list[bool]:
     of = standing(decided)
     if options.pairs == "best-rest":
         best = max(of, key=lambda pk: (of[pk], -pk))
-        return [one.chosen.id == best for one in decided]
+        return [best == one.chosen.id or _ties_with(one, best) for one in decided]
     if options.pairs == "widest":
         widest = max(decided, key=lambda one: (_gap(one, of), one.strength, -one.place))
         return [one is widest for one in decided]
@@ -41,16 +41,29 @@ def take(decided: list[Decided], options: ExportOptions) -> list[bool]:
     return [abs(rank[one.chosen.id] - rank[one.rejected.id]) <= 1 for one in decided]
 
 
-def cap(decided: list[Decided], most: int) -> list[bool]:
-    """The ``most`` best agreed on, ties by more votes, then strength, then order; 0 is all."""
-    if not most or len(decided) <= most:
+def cap(decided: list[Decided], most: int, *, rows_of_tie: int = 1) -> list[bool]:
+    """The best agreed on, ties by more votes, then strength, then order, of ``most`` rows; 0 is all.
+
+    ``rows_of_tie``: how many rows a tie gives. What no longer fits leaves its room to the next.
+    """
+    if not most:
         return [True] * len(decided)
     best = sorted(
         decided,
         key=lambda one: (-one.verdict.certainty, -one.verdict.votes, -one.strength, one.place),
     )
-    kept = {one.place for one in best[:most]}
+    kept, left = set(), most
+    for one in best:
+        size = rows_of_tie if one.verdict.kind == "tie" else 1
+        if size <= left:
+            kept.add(one.place)
+            left -= size
     return [one.place in kept for one in decided]
+
+
+def _ties_with(one: Decided, best: int) -> bool:
+    """Whether a pair is a tie of the best answer, whichever of its sides that is."""
+    return one.verdict.kind == "tie" and best == one.rejected.id
 
 
 def _gap(one: Decided, of: dict[int, float]) -> float:

@@ -101,7 +101,8 @@ class PickAPic(PairFormat):
             "image_1_uid": _uid(pictures[1]),
             "num_example_per_prompt": count,
         }
-        return Keyed(row | one.cells, pair.a_id, pair.b_id, 1 if is_first else -1)
+        side = 0 if decided.verdict.kind == "tie" else 1 if is_first else -1
+        return Keyed(row | one.cells, pair.a_id, pair.b_id, side)
 
     def loading(self, files: dict[str, list[str]]) -> str:
         first = next(iter(files), "train")

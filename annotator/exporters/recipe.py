@@ -251,6 +251,10 @@ class ExportOptions(VariantColumns, Filters, Terms, RowColumns, PairRules, VoteR
 
     @model_validator(mode="after")
     def _sources_are_named(self) -> Self:
+        if self.decided_by != "votes" and (
+            self.min_votes > 1 or self.min_agreement or self.min_posterior
+        ):
+            raise ValueError("min_votes, min_agreement and min_posterior need decided_by=votes")
         if self.decided_by == "reward-model" and not self.reward_model:
             raise ValueError("decided_by=reward-model needs reward_model")
         if self.decided_by == "rubric" and not self.rubric:

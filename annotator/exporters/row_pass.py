@@ -239,8 +239,10 @@ class Pass:
         options = self.options
         if options.pairs != "all" and len(kept) > 1:
             kept = self._keep(kept, take([one.decided for one in kept], options), "ranking")
-        if options.max_per_prompt and len(kept) > options.max_per_prompt:
-            chosen = cap([one.decided for one in kept], options.max_per_prompt)
+        if options.max_per_prompt:
+            size = 2 if options.ties == "both" and self.form.unit == "pair" else 1
+            decided = [one.decided for one in kept]
+            chosen = cap(decided, options.max_per_prompt, rows_of_tie=size)
             kept = self._keep(kept, chosen, "capped")
         if self.plan.cuts.codes:
             left = []

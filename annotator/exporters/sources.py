@@ -65,6 +65,11 @@ VOTE_NOTES: Final = {
     "rejected_id": "the rejected response in Touchstone",
     "pair_id": "the first preference counted: it leads to the judgments behind the row",
 }
+UNLED: Final = {
+    "strength": "ties, and rows whose chosen answer got no vote, because something else decided",
+    "votes": "ties, and rows against the votes, because something else decided",
+    "reward": "the reward model does not prefer chosen, or has not scored both answers",
+}
 VOTE_KINDS: Final = {
     "margin": "float", "votes": "int", "agreement": "float", "p_chosen": "float",
     "prompt_id": "int", "chosen_id": "int", "rejected_id": "int", "pair_id": "int",
@@ -84,6 +89,7 @@ class VoteColumns:
         names += IDS if self._with_ids else ()
         self._names = frozenset(names)
         self.columns = {name: kind for name, kind in VOTE_KINDS.items() if name in self._names}
+        self.unled = 0  # rows whose margin says nothing for chosen
 
     def look_up(self, batch: Batch, connection: psycopg.Connection) -> None:
         return None
@@ -111,6 +117,8 @@ class VoteColumns:
             return one.strength
         if self.margin_from == "reward":
             return None  # until the rewards are known
+        if one.verdict.kind == "tie":
+            return 0.0  # which side stands as chosen says nothing
         won, lost = one.pair.wins_a, one.pair.wins_b
         if one.chosen.id == one.pair.b_id:
             won, lost = lost, won
@@ -127,13 +135,20 @@ class VoteColumns:
         return row
 
     def count(self, rows: list[Row]) -> None:
-        return None
+        if "margin" in self._names:
+            self.unled += sum([not (row["margin"] or 0) > 0 for row in rows])
 
     def as_dict(self) -> dict[str, Any]:
-        return {"margin": {"from": self.margin_from}} if "margin" in self._names else {}
+        if "margin" not in self._names:
+            return {}
+        return {"margin": {"from": self.margin_from, "not_above_0": self.unled}}
 
     def notes(self) -> list[str]:
-        return []
+        if not self.unled:
+            return []
+        return [
+            f"{self.unled:,} rows have a `margin` that is not above 0: {UNLED[self.margin_from]}."
+        ]
 
 
 class Sources:

@@ -42,7 +42,8 @@ COLUMN_METHODS: Final = {
         ("margin",),
         "Margin",
         "how much chosen is preferred: strength of votes, their shares, or rewards",
-        "1 to 3, 0 to 1, or standard deviations, by margin_from",
+        "1 to 3, -1 to 1, or standard deviations, by margin_from; of a tie 0, and of strength 0 where"
+        " chosen got no vote",
         "RewardTrainer of TRL subtracts it; adaptive-margin DPO",
         "columns=margin",
     ),

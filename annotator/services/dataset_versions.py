@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from django.db import transaction
@@ -52,5 +54,12 @@ def _sweep(project: Project) -> None:
     gone = DatasetVersion.objects.filter(project=project, deleted_at__isnull=False)
     for version in gone.only("folder").iterator():
         folder = deliveries.folder_of(version)
-        if version.folder and folder.is_dir():
+        if version.folder:
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """A folder and all in it; another process may be removing it as well."""
+    while folder.is_dir():
+        with suppress(FileNotFoundError):
             shutil.rmtree(folder)

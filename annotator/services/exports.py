@@ -72,7 +72,17 @@ def read_options(key: str, values: dict[str, Any]) -> ExportOptions:
         options: ExportOptions = model.model_validate(values)
     except ValidationError as error:
         raise Invalid(explain(error)) from None
+    if _holds_null(options.model_dump(mode="json")):
+        raise Invalid("An option holds a null character, which no text here may have.")
     return options
+
+
+def _holds_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_null, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_null, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def check(project: Project, format: str, options: ExportOptions) -> None:

@@ -77,7 +77,8 @@ def export(request: HttpRequest, access: Access) -> HttpResponse:
         key=recipe.format if recipe else request.GET.get("format", ""),
         start=recipe.options if recipe else None,
     )
-    return _show_form(request, access, form, _known(access, form), recipe=recipe)
+    found = Found() if recipe else _known(access, form)
+    return _show_form(request, access, form, found, recipe=recipe)
 
 
 def _posted(request: HttpRequest, access: Access) -> HttpResponse:
@@ -169,7 +170,8 @@ def _look(request: HttpRequest, access: Access, form: ExportForm) -> Found:
     except AppError as error:
         return Found(problem=f"{error.message} {error.advice}".strip(), is_asked=True)
     except (OperationalError, psycopg.OperationalError):
-        kinds = _kinds(access, form.options)
+        is_majority = (form.options.decided_by, form.options.aggregator) == ("votes", "majority")
+        kinds = _kinds(access, form.options) if is_majority else None
         shown = preview.foretell(kinds, form.options) if kinds else None
         return Found(shown, problem=SLOW, is_asked=True)
     if found.is_whole:

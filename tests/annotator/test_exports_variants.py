@@ -30,8 +30,9 @@ def rows(version: DatasetVersion) -> list[dict[str, Any]]:
 
 
 def first_wins(of: Planted, *, ties: tuple[int, ...] = ()) -> None:
-    """One vote a prompt, for its first answer."""
-    votes(of, [(n, 0, 1, 0, 0 if n in ties else 1) for n in range(len(of.prompts))])
+    """One vote a prompt and rater, for its first answer."""
+    prompts = range(len(of.prompts))
+    votes(of, [(n, 0, 1, by, 0 if n in ties else 1) for n in prompts for by in range(len(of.by))])
 
 
 # Columns ----------------------------------------------------------------------------------------
@@ -141,9 +142,9 @@ def test_ensembles_variance_and_strength_over_models_stand_in_rows() -> None:
 
 
 def test_ties_in_both_directions_turn_their_columns_with_them() -> None:
-    of = planted(6)
+    of = planted(36, by=2)
     first_wins(of, ties=(0,))
-    scored_by(of, np.array([[3.0, 1.0]] * 6), variance=0.5)
+    scored_by(of, np.array([[3.0, 1.0]] * 36), variance=0.5)
     built = version_of(
         of.project, reward_model=1, filter_models=[1], ties="both", madpo_margin="raw",
         variants=["reward01", "madpo-weight", "flip-rate", "variance", "strength"],
@@ -388,7 +389,7 @@ def test_only_drawn_answers_stand_in_rows_and_the_seed_decides_which() -> None:
         ({"variants": ["ratings"]}, "Nobody has rated"),
         ({"variants": ["nonsense"]}, "variants"),
         ({"variants": ["ches"], "causal_model": "/etc"}, "neither a model id"),
-        ({"variants": ["ches"], "causal_model": "a\0b"}, "not the name"),
+        ({"variants": ["ches"], "causal_model": "a\0b"}, "null character"),
     ],
 )
 def test_a_recipe_without_what_it_reads_is_refused_at_the_start(
