@@ -15,6 +15,7 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters.filter_options import Filters
 from annotator.exporters.recipe import ExportOptions, RowColumns, Terms
 from annotator.exporters.variant_options import VariantColumns
+from annotator.formats import number
 from annotator.forms.projects import PercentField, form_field
 from annotator.models import Project, RubricVersion
 from annotator.queries import reward_scores
@@ -57,6 +58,7 @@ WORDS: Final = {
         "all": "everyone",
         "people": "people only",
         "imported": "imported raters only",
+        "judges": "AI judges only",
         "named": "the raters named below",
     },
     "decided_by": {"votes": "the votes", "reward-model": "a reward model", "rubric": "a rubric"},
@@ -88,7 +90,12 @@ WORDS: Final = {
     "leaks": {"keep": "kept", "drop": "left out"},
     "repeats": {"keep": "kept, one row each", "pool": "one row, votes added up"},
     "empty": {"keep": "kept", "drop": "left out"},
-    "container": {"jsonl": "JSON Lines", "jsonl.gz": "JSON Lines, gzipped", "parquet": "Parquet"},
+    "container": {
+        "jsonl": "JSON Lines",
+        "jsonl.gz": "JSON Lines, gzipped",
+        "parquet": "Parquet",
+        "csv": "CSV",
+    },
     "style": {
         "auto": "as the prompts ask for",
         "explicit-standard": "standard: strings",
@@ -340,4 +347,7 @@ def _differs(field: forms.BoundField, model: type[BaseModel]) -> bool:
         return bool(value) != bool(default)
     if isinstance(field.field, PercentField) and isinstance(value, str):
         value = value or 0
+    if isinstance(default, int | float) and isinstance(value, str):
+        found = number(value or default)  # "0.0" as it was sent is 0
+        return found is None or found != default
     return str(value or "") != str(default or "")

@@ -150,8 +150,10 @@ def seconds_left(run: Run) -> float | None:
         return None
     if run.kind == Run.Kind.RUBRIC:  # each stage counts anew, and some take much longer
         return None
+    if run.progress >= run.total:
+        return None  # what follows, such as a check of what was written, is not counted
     spent = seconds(run)
-    return None if spent is None else spent * max(0, run.total - run.progress) / run.progress
+    return None if spent is None else spent * (run.total - run.progress) / run.progress
 
 
 def bad_rows(run: Run) -> int:

@@ -106,7 +106,7 @@ def _row_checks(health: Json) -> Iterator[Check]:
         )
     if (gap := (health.get("lengths") or {}).get("gap")) and not _is_even(health):
         longer_or = "longer" if gap["mean"] >= 0 else "shorter"
-        span = "[{:+,.0f}, {:+,.0f}]".format(*gap["interval"]) if gap["interval"] else ""
+        span = formats.interval(*gap["interval"], digits=0, scale=1) if gap["interval"] else ""
         yield Check(
             "",
             f"Chosen is {longer_or} by {abs(gap['mean']):,.0f} characters on average",

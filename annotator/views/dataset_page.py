@@ -14,7 +14,7 @@ from annotator.exporters import EXPORTERS
 from annotator.exporters.preview import RULES, Preview, Step
 from annotator.exporters.recipe import REASONS
 from annotator.forms.exports import ExportForm
-from annotator.models import DatasetVersion, Project
+from annotator.models import DatasetVersion, Project, Run
 from annotator.queries import datasets as queries
 from annotator.services import deliveries, recipes
 from annotator.views import dataset_health
@@ -102,6 +102,7 @@ class Shown:
     as_json: list[str]
     loader: str
     are_files_there: bool
+    more_files: list[str]  # what lies beside the rows
 
 
 def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
@@ -111,7 +112,7 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
     return Shown(
         label=label_of(version),
         bytes=sum(entry["bytes"] for entry in version.files),
-        dropped=_dropped(facts["counts"]["dropped"]),
+        dropped=dropped(facts["counts"]["dropped"]),
         is_raw=facts["style"] == "raw",
         drawn=None if facts["style"] == "raw" else dataset_health.of_version(facts),
         chosen=chosen,
@@ -120,6 +121,7 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
         as_json=[_json(row) for row in preview[:PREVIEW_ROWS]],
         loader=LOADERS.get(container, "json"),
         are_files_there=deliveries.folder_of(version).is_dir(),
+        more_files=deliveries.file_names(version)[len(version.files) :],
     )
 
 
@@ -140,7 +142,19 @@ def with_pictures(project: Project, rows: list[dict[str, Any]]) -> list[dict[str
 # PostgreSQL keeps the keys of JSON in an order of its own: what follows puts them back in ours.
 
 
-def _dropped(counts: dict[str, int]) -> list[tuple[str, int]]:
+def configured(run: Run) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What a build was asked for, in words: what is not the default, and the rest."""
+    format, recipe = run.config.get("format", ""), run.config.get("recipe") or {}
+    chosen, other = _options(format, run.config.get("options") or {})
+    method = EXPORTERS.get(format)
+    first = [("Format", method.label if method else format)]
+    if recipe:
+        first.append(("Recipe", f"{recipe['name']} v{recipe['number']}"))
+    return [*first, *chosen], other
+
+
+def dropped(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """(why, pairs) in the order in which pairs are tested."""
     keys = [*(key for key in REASONS if key in counts), *(set(counts) - set(REASONS))]
     return [(REASONS.get(key, key), counts[key]) for key in keys]
 

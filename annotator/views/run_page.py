@@ -52,7 +52,7 @@ KEEPS = {
     Run.Kind.MEASURE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
     Run.Kind.TRY: "Canceling keeps every reply that was paid for; trying again pays for the rest.",
     Run.Kind.ASK: "Canceling keeps nothing; asking again scores it again.",
-    Run.Kind.SCORE: "Canceling keeps every reply that was paid for; resuming pays for the rest.",
+    Run.Kind.SCORE: "Canceling keeps every score and every reply; resuming asks for the rest.",
     Run.Kind.EVALUATE: "Canceling keeps every score; resuming asks for those that are missing.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from django.contrib import messages
@@ -17,7 +18,7 @@ from annotator.queries import curves
 from annotator.queries import runs as queries
 from annotator.services import retries
 from annotator.services import runs as service
-from annotator.views import run_charts
+from annotator.views import dataset_page, run_charts
 from annotator.views.helpers import Access, page_after, project_page
 from annotator.views.run_page import run_page
 from annotator.views.run_problems import problems
@@ -68,6 +69,9 @@ def run(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
     """The page; for htmx only the part that renews itself while there is something to wait for."""
     found = _find(access, run_id)
     points, detail = curves.curves(found), queries.detail(found)
+    if found.kind == Run.Kind.EXPORT:
+        config, usual = dataset_page.configured(found)
+        detail = replace(detail, config=config, usual=usual)
     context = {
         "access": access,
         "run": found,
@@ -77,6 +81,7 @@ def run(request: HttpRequest, access: Access, run_id: int) -> HttpResponse:
         "result_template": RESULTS.get(found.kind),
         "part_template": PARTS.get(found.kind),
         "problems": problems(found),
+        "dropped": dataset_page.dropped(found.result.get("dropped") or {}),
     }
     name = "runs/run.html#live" if request.htmx else "runs/run.html"
     return render(request, name, context)

@@ -243,6 +243,35 @@ def test_the_run_page_leads_to_the_version(project: Project) -> None:
     assert url("dataset", project, number=1) in page.content.decode()
 
 
+def test_the_run_page_says_in_words_what_was_asked_and_left_out(project: Project) -> None:
+    version = version_of(project, min_votes=2)
+    html = signed_in(project).get(url("run", project, run_id=version.run_id)).content.decode()
+    assert "Left out: no verdict sets one beside the other" in html
+    assert "no_votes" not in html
+    asked, _, others = html.partition("as usual</summary>")
+    assert "<dt>Least votes</dt><dd>2</dd>" in asked
+    assert "<dt>Format</dt><dd>TRL preference</dd>" in asked
+    assert "Ties" not in asked.partition("Configuration")[2]
+    assert "<dt>Ties</dt><dd>drop</dd>" in others
+
+
+def test_a_version_offers_every_file_that_lies_in_its_folder(project: Project) -> None:
+    version = version_of(project)
+    html = signed_in(project).get(url("dataset", project, number=1)).content.decode()
+    names = deliveries.file_names(version)
+    assert "train_weighted_dpo.py" in names
+    for name in names:
+        assert f'href="{url("dataset_download", project, number=1, name=name)}"' in html
+
+
+@pytest.mark.parametrize(("sent", "words"), [("0.0", "scores: none"), ("5", "scores, below")])
+def test_a_default_that_was_sent_is_no_filter(project: Project, sent: str, words: str) -> None:
+    asks = HTMX | {"HX-Trigger-Name": "format"}
+    values = DEFAULTS | {"sent": "1", "drop_ches": sent}
+    page = signed_in(project).get(url("export", project), values, headers=asks)
+    assert f"Filters by {words}" in page.content.decode()
+
+
 # Files ------------------------------------------------------------------------------------------
 
 

@@ -228,6 +228,13 @@ def test_test_accuracy_stands_apart_from_the_curve(project: Project) -> None:
     assert [one.split for one in found.evaluations] == ["validation"] * 3
 
 
+def test_no_time_is_left_where_all_is_counted_and_more_is_done(project: Project) -> None:
+    run = running(project, kind="export", progress=206, total=206, unit="pairs")
+    assert queries.seconds_left(run) is None
+    run.progress = 103
+    assert queries.seconds_left(run) == pytest.approx(1200, rel=0.01)
+
+
 def test_time_left_follows_the_last_points(project: Project) -> None:
     run = running(project, total=1000)
     now = timezone.now()
