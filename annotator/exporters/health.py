@@ -1,6 +1,6 @@
 """What a reader should know about the rows of a dataset before training on them.
 
-A row is a pair here, whatever the format makes of it. Facts are gathered in some 35 bytes a row;
+A row is a pair here, whatever the format makes of it. Facts are gathered in some 45 bytes a row;
 what follows from them is in ``health_figures``.
 """
 
@@ -28,7 +28,10 @@ _fell = itemgetter(*map(Pair._fields.index, ("wins_a", "ties", "wins_b")))
 _prompt = itemgetter(Pair._fields.index("prompt_id"))
 _generator = itemgetter(ResponseText._fields.index("generator"))
 _leak = itemgetter(ResponseText._fields.index("leak"))
+_told = itemgetter(*map(Verdict._fields.index, ("votes", "agreement", "is_contested")))
+_p = itemgetter(Verdict._fields.index("p"))
 UNNAMED, OTHERS = -1, -2
+P_PLACES: Final = 5  # scores and aggregators are sure of every row in another way
 
 Ints = NDArray[np.int64]
 
@@ -80,7 +83,8 @@ class Health:
         self.empty_chosen = 0
         self.empty_rejected = 0
         self.heard, self.rows = _Falls(), _Falls()
-        self._verdicts: Counter[Verdict] = Counter()
+        self._verdicts: Counter[tuple[int, float, bool]] = Counter()
+        self._certain = array("d")  # the probability of each verdict
         self._strengths: Counter[float] = Counter()
         self.leads: Counter[int] = Counter()  # votes for chosen less votes for rejected
         self._chosen_lengths, self._rejected_lengths = array("i"), array("i")
@@ -100,7 +104,8 @@ class Health:
             return
         _, pairs, verdicts, chosen, rejected, strengths = zip(*rows, strict=True)
         self.rows.add(pairs)
-        self._verdicts.update(verdicts)
+        self._verdicts.update(map(_told, verdicts))
+        self._certain.extend(map(_p, verdicts))
         self._strengths.update(strengths)
         self.leads.update(map(_lead, pairs, chosen))
         self._chosen_lengths.extend(map(_length, chosen))
@@ -159,10 +164,10 @@ class Health:
     def _of_verdicts(self, rows: int) -> dict[str, Any]:
         votes: Counter[int] = Counter()
         agreement, contested = 0.0, 0
-        for verdict, count in self._verdicts.items():
-            votes[verdict.votes] += count
-            agreement += verdict.agreement * count
-            contested += count * verdict.is_contested
+        for (voted, share, is_contested), count in self._verdicts.items():
+            votes[voted] += count
+            agreement += share * count
+            contested += count * is_contested
         return {
             "contradictions_resolved": contested,
             "mean_agreement": round(agreement / rows, 4),
@@ -186,9 +191,9 @@ class Health:
         ``golds``: whether each vote of the recipe's raters on a control question was right, and
         the question, in order of question.
         """
-        certain: Counter[float] = Counter()
-        for verdict, count in self._verdicts.items():
-            certain[verdict.p] += count
+        rounded = np.round(np.frombuffer(self._certain, np.float64), P_PLACES)
+        ps, counts = np.unique(rounded, return_counts=True)
+        certain = Counter(dict(zip(ps.tolist(), counts.tolist(), strict=True)))
         disagrees = disagreement(self.heard.counts, self.heard.kinds, self.heard.groups)
         return figures.noise(
             options,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from annotator.errors import Invalid
+from annotator.exporters.health import Health
 from annotator.exporters.pick_a_pic import PickAPic
 from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.types import Rendered, Shape
@@ -175,3 +177,34 @@ def test_a_folder_that_two_remove_at_once_is_gone_for_both(tmp_path: Path) -> No
         one.join()
     assert not failed
     assert not folder.exists()
+
+
+def test_health_is_gathered_in_few_bytes_a_row_whoever_decides() -> None:
+    """Scores and aggregators are sure of every pair in another way; memory must not care."""
+    rows, health = 60_000, Health()
+    a, b = (ResponseText(pk, "text", None, None) for pk in (10, 11))
+    tracemalloc.start()
+    try:
+        for first in range(0, rows, 1_000):
+            health.add(
+                [
+                    Decided(
+                        place,
+                        Pair(place + 1, 10, 11, 1, 0, 0, 1, 0, 1, 0, 0, 5, "train"),
+                        Verdict("", True, 1, 1.0, False, "win", 0.5 + place / rows / 2, 0.9),
+                        a,
+                        b,
+                        1.0,
+                    )
+                    for place in range(first, first + 1_000)
+                ]
+            )
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / rows < 80
+    told = health.as_dict()
+    assert (told["rows_by_votes"], told["mean_agreement"]) == ({"1": rows}, 1.0)
+    options = ExportOptions.model_validate({"aggregator": "dawid-skene"})
+    noise = health.noise(options, golds=None)
+    assert noise["value"] == pytest.approx(0.25, abs=0.001)
