@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from annotator.errors import Invalid
+from annotator.exporters.files import open_file, verify
 from annotator.exporters.health import Health
 from annotator.exporters.pick_a_pic import PickAPic
 from annotator.exporters.recipe import ExportOptions
@@ -208,3 +209,14 @@ def test_health_is_gathered_in_few_bytes_a_row_whoever_decides() -> None:
     options = ExportOptions.model_validate({"aggregator": "dawid-skene"})
     noise = health.noise(options, golds=None)
     assert noise["value"] == pytest.approx(0.25, abs=0.001)
+
+
+@pytest.mark.parametrize("container", ["jsonl", "jsonl.gz"])
+def test_keys_that_anybody_chose_do_not_break_lines(tmp_path: Path, container: str) -> None:
+    columns = {"judgment_id": "int", "ratings": "json"}
+    rows = [{"judgment_id": n, "ratings": [{"judgment_id": 1}, {"judgment_id": 2}]} for n in (1, 2)]
+    file = open_file(tmp_path, "train", columns, container=container)
+    file.write(rows)
+    file.write(rows[:1])
+    (facts,) = file.close()
+    assert verify(tmp_path, facts, columns, check=lambda: None) == [*rows, rows[0]]
