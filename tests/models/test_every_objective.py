@@ -127,7 +127,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(trained, objective, t
     attempts = 0
     while True:
         try:
-            resumed = trainer_of(broken, StopAfter(60 + 120 * attempts))
+            resumed = trainer_of(broken, StopAfter(30 + 50 * attempts))
             again = resumed.run()
             break
         except Stopped:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordPiece
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -25,6 +25,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+PIECES = Path(__file__).parent / "wordpieces.txt"
 CORPUS = [*PHRASES, " ".join(FILLER), " ".join(TOPICS), "User: Question 0: tell me about.", "so"]
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 DECODER = {
@@ -38,9 +39,11 @@ DECODER = {
 def bert(folder: Path, *, positions: int = 128) -> Path:
     """An encoder with [CLS], [SEP] and [PAD]."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    # Trained once and kept: a trainer of word pieces breaks ties otherwise in every process.
+    pieces = PIECES.read_text(encoding="utf-8").split()
+    vocabulary = {piece: place for place, piece in enumerate([*special, *pieces])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(CORPUS, WordPieceTrainer(vocab_size=300, special_tokens=special))
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
