@@ -182,7 +182,7 @@ def posterior(
     """
     from models.consensus import TIE, Votes  # with the solvers behind it: pages start without
 
-    sql, values = counted(project, options.selection(), prompts=prompts)
+    sql, values = counted(project, options.selection(), prompts=prompts, connection=connection)
     ordered = f"SELECT v.prompt_id, v.a_id, v.b_id FROM ({sql}) v ORDER BY 1, 2, 3"
     pairs = read_columns(connection, ordered, values, PAIR_COLUMNS)
     votes = VOTES if prompts is None else f"{VOTES} {OF_PROMPTS}"

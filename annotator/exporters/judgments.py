@@ -170,7 +170,7 @@ class Judgments(RawFormat):
         self, project: Project, connection: psycopg.Connection
     ) -> Iterator[list[TupleRow]]:
         selection = self.options.selection()
-        raters = rater_ids(project, selection)
+        raters = rater_ids(project, selection, connection=connection)
         values = {
             "project": project.pk,
             "splits": list(selection.splits),

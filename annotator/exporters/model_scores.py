@@ -115,7 +115,7 @@ def held_out_slope(
 ) -> Slope | None:
     """How margins of a model become log-odds, learned on votes of the validation and test splits."""
     selection = Selection(options.raters, tuple(options.rater_names), HELD_OUT)
-    sql, values = counted(project, selection)
+    sql, values = counted(project, selection, connection=connection)
     found = read_columns(
         connection,
         MARGINS.format(pairs=sql),

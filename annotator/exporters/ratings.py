@@ -99,7 +99,7 @@ class Ratings(RawFormat):
 
     def chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[Chunk]:
         selection = self.options.selection()
-        raters = rater_ids(project, selection)
+        raters = rater_ids(project, selection, connection=connection)
         values = {
             "project": project.pk,
             "splits": list(selection.splits),

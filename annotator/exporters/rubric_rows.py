@@ -107,7 +107,7 @@ class RubricRows(RawFormat):
 
     def chunks(self, project: Project, connection: psycopg.Connection) -> Iterator[Chunk]:
         selection, named = self.options.selection(), self.options.version
-        raters = rater_ids(project, selection)
+        raters = rater_ids(project, selection, connection=connection)
         values = {
             "project": project.pk,
             "splits": list(selection.splits),

@@ -36,7 +36,7 @@ def gold_votes(
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Whether each vote of the selection's raters on a control question was right, and the
     question, in order of question: (votes,) each."""
-    ids = rater_ids(project, selection)
+    ids = rater_ids(project, selection, connection=connection)
     values = {
         "project": project.pk,
         "with_held": selection.with_held,

@@ -62,7 +62,7 @@ def rater_votes(
     project: Project, selection: Selection, *, connection: psycopg.Connection
 ) -> list[RaterVotes]:
     """The raters of a selection with their counted votes."""
-    ids = rater_ids(project, selection)
+    ids = rater_ids(project, selection, connection=connection)
     with psycopg.Cursor(connection) as cursor:
         cursor.execute(RATER_VOTES, _values(project, selection, ids))
         votes = dict(cursor.fetchall())
@@ -115,7 +115,7 @@ def sides(
     project: Project, selection: Selection, *, connection: psycopg.Connection
 ) -> Sides | None:
     """Whether raters lean to a side; None where nobody was shown anything."""
-    ids = rater_ids(project, selection)
+    ids = rater_ids(project, selection, connection=connection)
     with psycopg.Cursor(connection) as cursor:
         row = cursor.execute(SIDES, _values(project, selection, ids)).fetchone()
     assert row is not None

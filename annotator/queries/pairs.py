@@ -134,27 +134,34 @@ class Selection:
         return self.raters in ("judges", "named")
 
 
-def rater_ids(project: Project, selection: Selection) -> list[int] | None:
+RATERS: Final = "SELECT id, name, kind, is_excluded FROM annotator_rater WHERE project_id = %s"
+KINDS: Final = {
+    "people": Rater.Kind.HUMAN, "imported": Rater.Kind.IMPORTED, "judges": Rater.Kind.JUDGE,
+}  # fmt: skip
+
+
+def rater_ids(
+    project: Project, selection: Selection, *, connection: psycopg.Connection | None = None
+) -> list[int] | None:
     """The raters whose votes count; None for all. Raises Invalid for a name nobody has.
 
-    A rater who is left out counts in no selection.
+    A rater who is left out counts in no selection. ``connection``: where the votes are read, so
+    that somebody who is left out meanwhile is so for all of them or for none.
     """
-    raters = Rater.objects.filter(project=project)
-    if selection.raters == "all" and not raters.filter(is_excluded=True).exists():
+    rows = (connection or current()).execute(RATERS, [project.pk]).fetchall()
+    wanted, names = selection.raters, set(selection.names)
+    if wanted == "all" and not any(is_excluded for *_, is_excluded in rows):
         return None
-    if selection.raters == "named":
-        known = raters.filter(name__in=selection.names)
-        missing = sorted(set(selection.names) - set(known.values_list("name", flat=True)))
-        if missing or not selection.names:
+    if wanted == "named":
+        missing = sorted(names - {name for _, name, _, _ in rows})
+        if missing or not names:
             raise Invalid(f"No rater of this project is called {', '.join(missing) or 'nothing'}.")
-        raters = known
-    elif selection.raters == "people":
-        raters = raters.filter(kind=Rater.Kind.HUMAN)
-    elif selection.raters == "imported":
-        raters = raters.filter(kind=Rater.Kind.IMPORTED)
-    elif selection.raters == "judges":
-        raters = raters.filter(kind=Rater.Kind.JUDGE)
-    return list(raters.filter(is_excluded=False).order_by("pk").values_list("pk", flat=True))
+    return sorted(
+        pk
+        for pk, name, kind, is_excluded in rows
+        if not is_excluded
+        and (name in names if wanted == "named" else kind == KINDS.get(wanted, kind))
+    )
 
 
 # a and b are put in order of id because two tasks may list the same responses in either order.
@@ -191,13 +198,17 @@ NOT_OF_KINDS: Final = """
 
 
 def counted(
-    project: Project, selection: Selection, *, prompts: Sequence[int] | None = None
+    project: Project,
+    selection: Selection,
+    *,
+    prompts: Sequence[int] | None = None,
+    connection: psycopg.Connection | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The statement that counts votes per pair, columns as in ``Pair``, and its parameters.
 
-    ``prompts``: only pairs of these.
+    ``prompts``: only pairs of these. ``connection``: where the statement will be run.
     """
-    raters = rater_ids(project, selection)
+    raters = rater_ids(project, selection, connection=connection)
     sql = (
         COUNTED.replace("AS used", f"{NOT_OF_KINDS} AS used")
         if selection.without_kinds
@@ -231,7 +242,7 @@ def chunks(
     transaction it is in one until the iterator ends or is closed. ``prompts``: only their pairs.
     """
     # Here, not in the generator: another thread may read it, and would open a connection for this.
-    sql, values = counted(project, selection, prompts=prompts)
+    sql, values = counted(project, selection, prompts=prompts, connection=connection)
     return _chunks(connection or current(), sql, values, size)
 
 

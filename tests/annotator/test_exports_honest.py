@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 
 from annotator.errors import Invalid
+from annotator.exporters.deciders import posterior
 from annotator.exporters.files import open_file, verify
 from annotator.exporters.health import Health
 from annotator.exporters.pick_a_pic import PickAPic
 from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.types import Rendered, Shape
 from annotator.exporters.verdicts import Decided, Verdict
-from annotator.models import Project, RewardScore
+from annotator.models import Project, Rater, RewardScore
+from annotator.queries.datasets import rater_votes
 from annotator.queries.pair_texts import PromptText, ResponseText
-from annotator.queries.pairs import Pair
+from annotator.queries.pairs import Pair, chunks
+from annotator.queries.snapshot import snapshot
 from annotator.services import exports
 from annotator.services.dataset_versions import remove
 from tests import factories
@@ -220,3 +223,25 @@ def test_keys_that_anybody_chose_do_not_break_lines(tmp_path: Path, container: s
     file.write(rows[:1])
     (facts,) = file.close()
     assert verify(tmp_path, facts, columns, check=lambda: None) == [*rows, rows[0]]
+
+
+def test_a_rater_left_out_meanwhile_counts_in_the_whole_build() -> None:
+    project = factories.project()
+    people = raters(project, 3)
+    judged_pair(project, [1, 1, -1], by=people)
+    asked = ExportOptions.model_validate({"aggregator": "dawid-skene"})
+
+    def seen(connection: Any) -> tuple[list[int], list[int]]:
+        read = chunks(project, asked.selection(), connection=connection)
+        found = posterior(project, asked, connection=connection)
+        return [pair.votes for some in read for pair in some], found.votes.tolist()
+
+    with snapshot() as connection:
+        assert seen(connection) == ([3], [3])
+        Rater.objects.filter(pk=people[0].pk).update(is_excluded=True)
+        assert seen(connection) == ([3], [3])
+        assert sum(one.votes for one in rater_votes(
+            project, asked.selection(), connection=connection
+        )) == 3  # fmt: skip
+    with snapshot() as connection:
+        assert seen(connection) == ([2], [2])
