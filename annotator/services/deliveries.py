@@ -120,8 +120,8 @@ def deliver(version: DatasetVersion, target: Path) -> list[Path]:
     """Copy all files of a version to a folder; the data files' paths, in the order of splits.
 
     A folder that is not there appears whole. In one that is, files are replaced one by one, the
-    manifest last, and data files that an earlier delivery left there are removed. Copies, not
-    links: what is done to them must not reach the version.
+    manifest last, and files of rows and of their format that an earlier delivery left there are
+    removed. Copies, not links: what is done to them must not reach the version.
     """
     names = file_names(version)
     target = target.resolve()
@@ -150,9 +150,11 @@ def _replace_files(fresh: Path, target: Path, names: list[str]) -> None:
 
 
 def _delivered(folder: Path) -> set[str]:
-    """Data files that the manifest in a folder speaks of."""
+    """Data files, and what a format put beside them, that the manifest in a folder speaks of."""
     try:
         facts = orjson.loads((folder / manifests.MANIFEST).read_bytes())
-        return {str(entry["name"]) for entry in facts["files"] if "/" not in str(entry["name"])}
+        names = [str(entry["name"]) for entry in facts["files"]]
+        names += map(str, facts.get("extra_files", []))
+        return {name for name in names if Path(name).name == name != ".."}
     except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
         return set()

@@ -30,6 +30,7 @@ from annotator.models import (
 from annotator.services import deliveries, exports, runs
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
+from tests.annotator.exported import built
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -537,7 +538,12 @@ def test_a_delivery_replaces_what_an_earlier_one_left(tmp_path: Path) -> None:
     assert rows_of(both)["train"], "the version does not share its bytes with the copy"
     deliveries.deliver(version_of(project, splits=["train"], container="parquet"), target)
     assert sorted(path.name for path in target.iterdir()) == [
-        "README.md", "SHA256SUMS", "manifest.json", "mine.txt", "train.parquet",
+        "README.md", "SHA256SUMS", "manifest.json", "mine.txt", "preference_losses.py",
+        "train.parquet", "train_dpo.py", "train_weighted_dpo.py",
+    ]  # fmt: skip
+    deliveries.deliver(built(project, "trl-prompt-only"), target)
+    assert sorted(path.name for path in target.iterdir()) == [
+        "README.md", "SHA256SUMS", "manifest.json", "mine.txt", "test.jsonl", "train.jsonl",
     ]  # fmt: skip
     assert sorted(path.name for path in target.parent.iterdir()) == ["out"]
 
