@@ -38,6 +38,7 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
     "lengths": ("lengths",),
 }
 IN_ROWS: Final = frozenset(name for names in ROWS.values() for name in names)
+NEEDS_MODEL: Final = " needs reward_model"  # as the options say it, to commands and programs too
 MOST_VERSIONS: Final = 200  # offered by name; more by the command
 # Options that say nothing without a reward model that has scored responses.
 OF_MODELS: Final = [
@@ -317,6 +318,17 @@ class ExportForm(forms.Form):
             found.pop("rater_names", None)  # a name left in a field that does not count
         return found
 
+    def _worded(self, said: str) -> str:
+        """What is wrong, by what stands on the page instead of an option's name."""
+        if not said.endswith(NEEDS_MODEL):
+            return said
+        where = (
+            "choose one under “Columns beside the texts”"
+            if "reward_model" in self.fields
+            else "have one score the responses first"
+        )
+        return f"{said.removesuffix(NEEDS_MODEL)} needs a reward model: {where}"
+
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or self.cleaned_data
         if self.errors:
@@ -326,7 +338,7 @@ class ExportForm(forms.Form):
             rater_ids(self.project, self.options.selection())
         except ValidationError as error:
             for one in error.errors():
-                said = one["msg"].removeprefix("Value error, ")
+                said = self._worded(one["msg"].removeprefix("Value error, "))
                 of_names = "rater_names" if "names" in said else ""
                 name = str(one["loc"][0]) if one["loc"] else of_names
                 self.add_error(name if name in self.fields else None, said)

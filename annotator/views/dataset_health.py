@@ -56,20 +56,23 @@ class Drawn:
     generators: DotChart | None
 
 
-def of_rows(health: Json) -> Drawn:
-    """Facts of rows alone: what a recipe that is being filled in can show."""
+def of_rows(health: Json, *, noun: str = "rows") -> Drawn:
+    """Facts of rows alone: what a recipe that is being filled in can show.
+
+    ``noun``: what the figures count, "pairs" where a row holds several or parts of them.
+    """
     return Drawn(
-        checks=list(_row_checks(health)),
+        checks=list(_row_checks(health, noun)),
         lengths=_lengths(health.get("lengths")),
         strengths=_strengths(health.get("rows_by_strength")),
         generators=_generators(health.get("generators")),
     )
 
 
-def of_version(facts: Json) -> Drawn:
+def of_version(facts: Json, *, noun: str = "rows") -> Drawn:
     """Everything a manifest tells; ``facts`` is the manifest of a format of pairs."""
     health = facts["health"]
-    checks = [*_promises(facts), *_row_checks(health), *_vote_checks(health)]
+    checks = [*_promises(facts), *_row_checks(health, noun), *_vote_checks(health)]
     drawn = of_rows(health)
     return Drawn(checks, drawn.lengths, drawn.strengths, drawn.generators)
 
@@ -96,11 +99,11 @@ def _promises(facts: Json) -> Iterator[Check]:
     yield Check("done", "Every pair is a row or counted with its reason")
 
 
-def _row_checks(health: Json) -> Iterator[Check]:
+def _row_checks(health: Json, noun: str) -> Iterator[Check]:
     if (longer := health.get("chosen_longer")) is not None and not _is_even(health):
         yield Check(
             _state(longer),
-            f"Chosen is longer in {formats.percent(longer['share'])} of rows",
+            f"Chosen is longer in {formats.percent(longer['share'])} of {noun}",
             formats.interval(*longer["interval"]),
             _mini(longer),
         )
@@ -110,12 +113,12 @@ def _row_checks(health: Json) -> Iterator[Check]:
         yield Check(
             "",
             f"Chosen is {longer_or} by {abs(gap['mean']):,.0f} characters on average",
-            f"{span} {gap['rows']:,} rows".strip(),
+            f"{span} {gap['rows']:,} {noun}".strip(),
         )
     if (over := health.get("prompts_over")) and over["prompts"]:
         yield Check(
             "warn",
-            f"{_prompts(over['prompts'])} more than {over['limit']} rows each",
+            f"{_prompts(over['prompts'])} more than {over['limit']} {noun} each",
             f"one gives {health['most_rows_of_one_prompt']:,}; the recipe can cap them",
         )
     if health.get("empty_chosen") or health.get("empty_rejected"):
@@ -124,13 +127,13 @@ def _row_checks(health: Json) -> Iterator[Check]:
     if (leaks := health.get("leaks")) and leaks["rows"]:
         yield Check(
             "warn",
-            f"An answer names its model in {leaks['rows']:,} rows",
+            f"An answer names its model in {leaks['rows']:,} {noun}",
             f"{formats.percent(leaks['share'])} {formats.interval(*leaks['interval'])}",
         )
     if (copies := health.get("duplicates")) and (copies["repeats"] or copies["elsewhere"]):
         yield Check(
             "warn",
-            f"{copies['repeats'] + copies['elsewhere']:,} rows repeat answers",
+            f"{copies['repeats'] + copies['elsewhere']:,} {noun} repeat answers",
             f"{copies['repeats']:,} of the same prompt, {copies['elsewhere']:,} of another",
         )
 

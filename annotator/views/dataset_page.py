@@ -86,6 +86,19 @@ def label_of(version: DatasetVersion) -> str:
     return method.label if method else version.format
 
 
+def noun_of(format: str) -> str:
+    """What health counts: rows, or the pairs behind them where a row is of a whole prompt."""
+    if format not in EXPORTERS:
+        return "rows"
+    found = EXPORTERS[format].load()
+    # Pairs of pictures are written prompt by prompt too, but each is a row.
+    of_prompts = (
+        getattr(found, "unit", "") == "prompt"
+        and getattr(found, "reads", "") != Project.Modality.IMAGE
+    )
+    return "pairs" if of_prompts else "rows"
+
+
 @dataclass(frozen=True)
 class Shown:
     """A version's page. ``dropped`` is (why, count); ``chosen`` the options that are not the
@@ -95,6 +108,7 @@ class Shown:
     bytes: int
     dropped: list[tuple[str, int]]
     is_raw: bool  # rows are judgments, not pairs
+    noun: str  # what the figures of health count
     drawn: dataset_health.Drawn | None
     chosen: list[tuple[str, str]]
     other: list[tuple[str, str]]
@@ -114,7 +128,8 @@ def shown(version: DatasetVersion, *, preview: list[dict[str, Any]]) -> Shown:
         bytes=sum(entry["bytes"] for entry in version.files),
         dropped=dropped(facts["counts"]["dropped"]),
         is_raw=facts["style"] == "raw",
-        drawn=None if facts["style"] == "raw" else dataset_health.of_version(facts),
+        noun=(noun := noun_of(version.format)),
+        drawn=None if facts["style"] == "raw" else dataset_health.of_version(facts, noun=noun),
         chosen=chosen,
         other=other,
         preview=with_pictures(version.project, _preview(preview)),

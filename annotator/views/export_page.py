@@ -205,13 +205,15 @@ def _show_form(
     recipe: RecipeVersion | None = None,
     whole: bool = False,
 ) -> HttpResponse:
+    noun = dataset_page.noun_of(form.format_key)
     context = {
         "access": access,
         "form": form,
         "found": found.preview,
         "looked": found,
         "rules": dataset_page.rules(form, found.preview),
-        "checks": dataset_health.of_rows(found.health) if found.health else None,
+        "checks": dataset_health.of_rows(found.health, noun=noun) if found.health else None,
+        "noun": noun,
         "recipe": recipe,
         "recipe_name": request.POST.get("recipe_name")
         or request.GET.get("recipe_name")

@@ -11,17 +11,19 @@ from django.urls import reverse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotator.exporters import dry
+from annotator.exporters import EXPORTERS, dry
 from annotator.exporters.preview import foretell
 from annotator.exporters.recipe import SPLITS
 from annotator.exporters.trl import Options
-from annotator.models import AuditEvent, DatasetVersion, Project, Role, Run
+from annotator.models import AuditEvent, DatasetVersion, Project, Rater, Role, Run
 from annotator.queries import datasets as queries
 from annotator.queries.pairs import Selection
 from annotator.services import deliveries, tokens
+from annotator.views import dataset_page
 from annotator.views.ranges import Unsatisfiable, asked_range
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
+from tests.annotator.exported import built
 from tests.annotator.test_exports import version_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -187,6 +189,7 @@ def test_the_form_without_a_script_counts_and_builds(project: Project) -> None:
         ({"splits": []}, "at least 1 item"),
         ({"container": "xml"}, "xml is not one of the available choices"),
         ({"raters": "named"}, "needs names"),
+        ({"variants": ["madpo-weight"]}, "variants=madpo-weight needs a reward model: have one"),
         ({"raters": "named", "rater_names": "Nobody"}, "called Nobody"),
     ],
 )
@@ -197,6 +200,13 @@ def test_a_bad_recipe_is_refused_where_it_is_wrong(
     assert answer.status_code == 422
     assert words in answer.content.decode()
     assert not Run.objects.exists()
+
+
+def test_a_recipe_without_a_name_is_said_not_to_be_saved(project: Project) -> None:
+    answer = signed_in(project).post(url("export", project), DEFAULTS | {"save": "1"})
+    assert answer.status_code == 422
+    assert "Not saved" in text_of(answer.content, "recipe")
+    assert "Not started" not in text_of(answer.content, "recipe")
 
 
 def test_no_box_ticked_means_no_columns_and_named_raters_are_taken(project: Project) -> None:
@@ -270,6 +280,29 @@ def test_a_default_that_was_sent_is_no_filter(project: Project, sent: str, words
     values = DEFAULTS | {"sent": "1", "drop_ches": sent}
     page = signed_in(project).get(url("export", project), values, headers=asks)
     assert f"Filters by {words}" in page.content.decode()
+
+
+@pytest.mark.parametrize("key", EXPORTERS)
+def test_health_counts_rows_unless_they_are_of_whole_prompts(key: str) -> None:
+    of_prompts = {"trl-unpaired", "trl-prompt-only", "ranked-lists"}
+    assert dataset_page.noun_of(key) == ("pairs" if key in of_prompts else "rows")
+
+
+def test_a_row_of_a_whole_prompt_is_told_from_its_pairs(project: Project) -> None:
+    prompt = factories.prompt(project, split="train")
+    people = list(Rater.objects.filter(project=project)[:1])
+    for _ in range(2):
+        judged_pair(project, [1], by=people, of=prompt)
+    values = DEFAULTS | {"sent": "1", "format": "ranked-lists", "splits": ["train"]}
+    client = signed_in(project)
+    html = client.get(url("export", project), values, headers=HTMX).content
+    rows, pairs = int(text_of(html, "rows-out")), text_of(html, "by-split")
+    assert pairs == f"{rows} train, from {rows + 1} pairs"
+    assert "pairs behind" in html.decode()
+    built(project, "ranked-lists")
+    page = client.get(url("dataset", project, number=1)).content.decode()
+    assert "one has up to 2 pairs" in page
+    assert "pairs behind the first rows" in page
 
 
 # Files ------------------------------------------------------------------------------------------
