@@ -234,6 +234,10 @@ class Looked:
     verdicts: dict[tuple[int, int], int | None] = field(default_factory=dict)
 
 
+class Unsaid(list[int | None]):
+    """Verdicts on a side of which there are none at all: null is also what does not apply."""
+
+
 class Columns:
     """One pass over the pairs: looks scores up, writes them into rows, counts what is missing."""
 
@@ -277,11 +281,9 @@ class Columns:
             if self.source.with_criteria:
                 ids = [criterion["id"] for criterion in self.source.rubric.criteria]
                 for name, pk in zip(("chosen_criteria", "rejected_criteria"), sides, strict=True):
-                    row[name] = [looked.verdicts.get((pk, criterion)) for criterion in ids]
-                    # Null is also what does not apply: it lacks verdicts that has none at all.
-                    self.missing[name] += not any(
-                        (pk, criterion) in looked.verdicts for criterion in ids
-                    )
+                    said = [looked.verdicts.get((pk, criterion)) for criterion in ids]
+                    is_any = any((pk, criterion) in looked.verdicts for criterion in ids)
+                    row[name] = said if is_any else Unsaid(said)
         if self.source.model is not None:
             row["chosen_reward"], row["rejected_reward"] = (
                 self._combined(looked, pk) for pk in sides
@@ -321,6 +323,8 @@ class Columns:
         for name, kind in self.source.columns.items():
             if kind == "float":
                 self.missing[name] += sum(row[name] is None for row in rows)
+            elif kind == "ints":
+                self.missing[name] += sum(isinstance(row[name], Unsaid) for row in rows)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest: where the columns come from, and in how many rows they lack something."""

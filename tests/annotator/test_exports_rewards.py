@@ -133,6 +133,18 @@ def test_files_load_with_null_cells(tmp_path: Path) -> None:
     assert json.loads((folder / "manifest.json").read_text())["rewards"]["missing"] == {
         "chosen_rubric": 0, "rejected_rubric": 6, "chosen_criteria": 0, "rejected_criteria": 1,
     }  # fmt: skip
+    # Counted are rows, not pairs that were looked at and left out afterwards.
+    chosen = Response.objects.filter(project=project, text__startswith=LISTED)
+    give_scores(
+        make_model(project),
+        dict.fromkeys(chosen.values_list("pk", flat=True), 1.0) | {one: 9.0, other: 0.0},
+    )
+    few = version_of(
+        project, rubric=str(version.pk), rubric_criteria=True, filter_models=[1],
+        drop_contradicted="all",
+    )  # fmt: skip
+    assert few.rows == 1
+    assert few.manifest["rewards"]["missing"]["rejected_criteria"] == 0
 
 
 def test_export_without_such_options_has_no_such_columns() -> None:
