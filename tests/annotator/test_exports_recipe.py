@@ -325,7 +325,7 @@ def test_a_recipe_that_cannot_be_built_is_said_beside_the_counts(client: Any) ->
     sent = {"sent": "1", "splits": list(SPLITS), "format": "trl-preference"}
     sent |= {"decided_by": "reward-model"}
     html = client.get(address, sent, headers={"HX-Request": "true"}).content.decode()
-    assert "decided_by=reward-model needs reward_model" in html
+    assert "decided_by=reward-model needs a reward model" in html
 
 
 # Comparing versions -----------------------------------------------------------------------------
