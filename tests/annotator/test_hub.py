@@ -123,7 +123,11 @@ def handler_of(hub_: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def server(settings: Any) -> Iterator[Hub]:
+def server(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    # Other tests of this process may have told the package, once and for all, to stay offline.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     found = Hub()
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(found))
     host = f"127.0.0.1:{http.server_address[1]}"
