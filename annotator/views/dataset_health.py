@@ -159,7 +159,7 @@ def _noise(noise: Json) -> Check:
     bad = noise["interval"] is not None and noise["interval"][0] > NOISE_FROM
     span = formats.interval(*noise["interval"]) if noise["interval"] else ""
     return Check(
-        "warn" if bad else "done",
+        "warn" if bad else "",
         f"About {formats.percent(noise['value'])} of labels are wrong",
         f"{span} from {noise['n']:,} {noise['unit']}".strip(),
         how=noise["how"],
