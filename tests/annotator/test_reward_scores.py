@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -365,9 +368,13 @@ def test_reward_model_scores_every_response_once_as_it_would_itself() -> None:
     own = gateway.load_reward_model(training.artifact_folder(model)).score(conversations)
     assert [one.mean for one in first] == pytest.approx(own.tolist(), abs=1e-5)
     before = set(RewardScore.objects.values_list("pk", "at"))
-    again = done(reward_scores.start(reward_model=model, by=None))
-    assert again.result["scored"] == n
+    said = io.StringIO()
+    call_command("score_reward_model", project.slug, "1", "--json", stdout=said, stderr=said)
+    again = json.loads(said.getvalue().splitlines()[-1])
+    assert (again["scored"], again["reward_model"]) == (n, 1), "by command, and nothing anew"
     assert set(RewardScore.objects.values_list("pk", "at")) == before
+    with pytest.raises(CommandError, match="no reward model 7"):
+        call_command("score_reward_model", project.slug, "7")
 
 
 WORK = (
