@@ -76,8 +76,13 @@ def together(workdir: Path, *, emit: Events, stop: Stop) -> int:
     if code not in (EXIT_DONE, EXIT_STOPPED):
         sys.stderr.flush()
         os._exit(code)
+    # Nobody hangs up on one who still speaks; and the threads behind the group are not waited for
+    # at the interpreter's end, which some of them answer by aborting.
+    team.wait()
     team.leave()
-    return EXIT_DONE  # stopped too: to the launcher any other code is a failure
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_DONE)  # stopped too: to the launcher any other code is a failure
 
 
 def work(
