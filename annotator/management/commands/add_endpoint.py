@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotator.errors import AppError
 from annotator.management import waiting
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.services import endpoints
 
 MAX_KEY_FILE: Final = 10_000  # bytes
@@ -54,9 +54,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, name: str, url: str, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         limits = {key: options[key] for key in LIMITS if options[key] is not None}
         try:
             endpoint = endpoints.add(

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from annotator.errors import AppError
 from annotator.management import options as given
 from annotator.management import waiting
+from annotator.management.finding import find_project
 from annotator.models import Endpoint, Judge, Project, Rubric, RubricVersion
 from annotator.queries import rubrics as queries
 from annotator.services import judges
@@ -34,9 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, name: str, kind: str, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         values = given.parse_options(options["option"], find(JUDGES, kind).load_options())
         try:
             judge = judges.add(

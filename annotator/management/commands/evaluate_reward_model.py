@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from annotator import formats
 from annotator.errors import AppError
 from annotator.jobs import base
 from annotator.jobs.evaluations import evaluate
 from annotator.management import waiting
-from annotator.models import Project, Split
-from annotator.queries import rewards
+from annotator.management.finding import find_project, find_reward_model
+from annotator.models import Split
 from annotator.queries.evaluation_pairs import MOST
 from annotator.services import reward_evaluation
 
@@ -44,12 +44,8 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, number: int, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
-        model = rewards.find(project, number) if 0 < number < 2**31 else None
-        if model is None:
-            raise CommandError(f"{project.name} has no reward model {number}.")
+        project = find_project(slug)
+        model = find_reward_model(project, number)
         try:
             run = reward_evaluation.start(
                 reward_model=model,

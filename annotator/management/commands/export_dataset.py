@@ -20,6 +20,7 @@ from annotator.jobs import base
 from annotator.jobs.exports import export
 from annotator.management import options as given
 from annotator.management import waiting
+from annotator.management.finding import find_project
 from annotator.models import DatasetVersion, Project, RecipeVersion, Run
 from annotator.services import deliveries, exports, recipe_files, recipes
 
@@ -68,9 +69,7 @@ class Command(BaseCommand):
             raise CommandError(f"{error.filename or out}: {error.strerror}") from error
 
     def _start(self, slug: str, format: str, recipe: str, pairs: list[str]) -> Run:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         told, version = _recipe(project, recipe)
         format = format or told.format
         if format not in EXPORTERS:

@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from annotator.errors import AppError
 from annotator.importers import IMPORTERS
 from annotator.jobs import base
-from annotator.models import Project, Run, RunState
+from annotator.management.finding import find_project
+from annotator.models import Run, RunState
 from annotator.services import imports
 
 SHOWN = ("prompts", "responses", "tasks", "judgments", "skipped_duplicates", "bad_rows")
@@ -62,9 +63,7 @@ class Command(BaseCommand):
         self._say(run, as_json=options["json"])
 
     def _run(self, slug: str, file: str, options: dict[str, Any]) -> Run:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}. Make it: create_project {slug}")
+        project = find_project(slug, advice=f"Make it: create_project {slug}")
         where = file if file.startswith("hf://") else str(Path(file).resolve())
         config = {
             "path": where,

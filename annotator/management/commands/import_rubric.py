@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotator.errors import AppError
 from annotator.management import waiting
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.services import rubric_files
 
 
@@ -25,9 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, file: str, name: str = "", **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         try:
             version = rubric_files.read(project=project, data=_bytes(file), name=name, by=None)
         except AppError as error:

@@ -18,7 +18,7 @@ from annotator.jobs.induction import induce
 from annotator.management import options as given
 from annotator.management import waiting
 from annotator.management.commands.run_judge import find_judge
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.services import induction
 from rubrics.generators import GENERATORS
 from rubrics.llm.budget import Budget
@@ -50,9 +50,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, method: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         try:
             model = find(GENERATORS, method).load_options()
         except UnknownMethod as error:

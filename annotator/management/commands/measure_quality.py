@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from annotator import formats
 from annotator.jobs import base
 from annotator.jobs.quality import measure
 from annotator.management import waiting
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.services import quality
 
 
@@ -28,9 +28,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         run, is_new = quality.start(project=project, by=None)
         if not wait:
             if is_new:

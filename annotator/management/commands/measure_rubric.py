@@ -13,6 +13,7 @@ from annotator.jobs.induction import measure
 from annotator.management import waiting
 from annotator.management.commands.induce_rubric import beside
 from annotator.management.commands.run_judge import find_judge
+from annotator.management.finding import find_project
 from annotator.models import Project, RubricVersion
 from annotator.queries import rubrics as queries
 from annotator.services import rubric_measure
@@ -40,9 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, name: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         judge = find_judge(project, options["judge"]) if options["judge"] else None
         try:
             run = rubric_measure.start(

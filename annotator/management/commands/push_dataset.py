@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotator.errors import AppError
 from annotator.management import waiting
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.queries import datasets as queries
 from annotator.services import hub
 
@@ -31,9 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, number: int, repo: str, private: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         version = queries.find(project, number) if 0 < number < 2**31 else None
         if version is None:
             raise CommandError(f"{slug} has no dataset {number}.")

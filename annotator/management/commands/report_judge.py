@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from annotator import formats
 from annotator.jobs import base
 from annotator.jobs.reports import report
 from annotator.management import waiting
 from annotator.management.commands.run_judge import find_judge
-from annotator.models import JudgeReport, Project
+from annotator.management.finding import find_project
+from annotator.models import JudgeReport
 from annotator.services import judge_report
 
 
@@ -30,9 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, judge: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         found = find_judge(project, judge)
         run, is_new = judge_report.start(judge=found, by=None)
         if not wait:

@@ -15,6 +15,7 @@ from annotator.errors import AppError
 from annotator.jobs import base
 from annotator.jobs.judging import judge as judge_job
 from annotator.management import waiting
+from annotator.management.finding import find_project
 from annotator.models import Judge, Project
 from annotator.queries import judging as queries
 from annotator.services import judging
@@ -46,9 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         try:
             run = judging.start(
                 project=project,

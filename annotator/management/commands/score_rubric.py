@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from annotator.errors import AppError
 from annotator.exporters.reward_columns import find_version
@@ -18,7 +18,8 @@ from annotator.jobs import base
 from annotator.jobs.scoring import score
 from annotator.management import waiting
 from annotator.management.commands.run_judge import find_judge
-from annotator.models import Project, Split
+from annotator.management.finding import find_project
+from annotator.models import Split
 from annotator.queries import reward_scores as queries
 from annotator.services import reward_scores
 from rubrics.llm.budget import Budget
@@ -56,9 +57,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
 
     def handle(self, *, slug: str, rubric: str, wait: bool, **options: Any) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         try:
             run = reward_scores.start(
                 version=find_version(project, rubric),

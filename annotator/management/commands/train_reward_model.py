@@ -18,7 +18,7 @@ from annotator.jobs import base
 from annotator.jobs.training import train
 from annotator.management import options as given
 from annotator.management import waiting
-from annotator.models import Project
+from annotator.management.finding import find_project
 from annotator.services import training
 from models.backbones import BACKBONES, TAKES_ARGUMENT, split_backbone
 from models.errors import ModelsError
@@ -45,9 +45,7 @@ class Command(BaseCommand):
     def handle(
         self, *, slug: str, objective: str, backbone: str, wait: bool, **options: Any
     ) -> None:
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            raise CommandError(f"There is no project {slug!r}.")
+        project = find_project(slug)
         values = given.parse_options(options["option"], *option_models(objective, backbone))
         try:
             run = training.start(
