@@ -8,12 +8,13 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.utils.http import content_disposition_header
 
 from annotator.models import Role
 from annotator.queries.access import Access, access_or_404
 from annotator.services import tokens
 
-__all__ = ["Access", "as_id", "page_after", "project_page", "token_or_session"]
+__all__ = ["Access", "as_id", "attachment", "page_after", "project_page", "token_or_session"]
 
 
 def project_page(at_least: Role) -> Callable[..., Any]:
@@ -58,3 +59,11 @@ def token_or_session(view: Callable[..., HttpResponseBase]) -> Callable[..., Htt
 
     wrapped.at_least = view.at_least
     return wrapped
+
+
+def attachment(text: str, media_type: str, name: str) -> HttpResponse:
+    """A small file to save under a name."""
+    response = HttpResponse(text, content_type=f"{media_type}; charset=utf-8")
+    response["Content-Disposition"] = content_disposition_header(True, name)
+    response["X-Content-Type-Options"] = "nosniff"
+    return response

@@ -8,7 +8,6 @@ from typing import Any, Final
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotator import formats
@@ -20,7 +19,13 @@ from annotator.queries import recipes as queries
 from annotator.services import recipe_files as files
 from annotator.services import recipes as service
 from annotator.uploads import was_too_large
-from annotator.views.helpers import Access, page_after, project_page, token_or_session
+from annotator.views.helpers import (
+    Access,
+    attachment,
+    page_after,
+    project_page,
+    token_or_session,
+)
 
 SAMPLE: Final = {
     "name": "Two of three",
@@ -136,10 +141,7 @@ def file(request: HttpRequest, access: Access, recipe_id: int, number: int) -> H
     """A version as JSON, which the command and ``import_file`` read again."""
     version = _find_version(access, recipe_id, number)
     text = json.dumps(files.as_json(version), ensure_ascii=False, indent=2)
-    response = HttpResponse(f"{text}\n", content_type="application/json; charset=utf-8")
-    response["Content-Disposition"] = content_disposition_header(True, files.file_name(version))
-    response["X-Content-Type-Options"] = "nosniff"
-    return response
+    return attachment(f"{text}\n", "application/json", files.file_name(version))
 
 
 @project_page(Role.OWNER)

@@ -8,7 +8,6 @@ from typing import Final
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotator import formats
@@ -18,7 +17,7 @@ from annotator.models import Criterion, Role, RubricVersion
 from annotator.services import rubric_files as files
 from annotator.services import rubrics as service
 from annotator.uploads import was_too_large
-from annotator.views.helpers import Access, project_page, token_or_session
+from annotator.views.helpers import Access, attachment, project_page, token_or_session
 from annotator.views.rubric_pages import find
 
 SAMPLE: Final = {
@@ -39,18 +38,11 @@ def file(request: HttpRequest, access: Access, rubric_id: int, number: int) -> H
     """The criteria of a version as JSON, or with ``?format=md`` for people to read."""
     version = find(access, rubric_id, number)
     if request.GET.get("format") == "md":
-        return _download(
+        return attachment(
             files.as_markdown(version), "text/markdown", files.file_name(version, "md")
         )
     text = json.dumps(files.as_json(version), ensure_ascii=False, indent=2)
-    return _download(text, "application/json", files.file_name(version, "json"))
-
-
-def _download(text: str, media_type: str, name: str) -> HttpResponse:
-    response = HttpResponse(text, content_type=f"{media_type}; charset=utf-8")
-    response["Content-Disposition"] = content_disposition_header(True, name)
-    response["X-Content-Type-Options"] = "nosniff"
-    return response
+    return attachment(text, "application/json", files.file_name(version, "json"))
 
 
 @project_page(Role.OWNER)
