@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from annotator.exporters.deciders import Decider, decider_of
+from annotator.exporters.deciders import decider_of
 from annotator.exporters.files import FileFacts, Row, RowFile, open_file
 from annotator.exporters.filters import Filter, filters_of
 from annotator.exporters.fitting import check_container
@@ -130,18 +130,19 @@ def passes(
     that needs all rows) starts the pass again with that known, so one rule holds for all rows.
     """
     losers: frozenset[int] = frozenset()
-    rules = rules_of(project, options, connection=connection)
-    cuts: Cuts | None = None if rules else Cuts()
-    decider: Decider | None = None  # learned once: the snapshot holds still
+    rules: list[Rule] = []
+    cuts: Cuts | None = None  # until the rules have heard of every row
+    plan: Plan | None = None
     while True:
         plan = plan_of(
-            project, make_format, options, shape, decider, connection=connection, prompts=prompts
+            project, make_format, options, shape, plan, connection=connection, prompts=prompts
         )
-        plan.losers, decider = losers, plan.decider
+        plan.losers = losers
         if cuts is None:
             rules = rules_of(project, options, connection=connection)
             plan.rules = rules
-        else:
+            cuts = None if rules else Cuts()
+        if cuts is not None:
             plan.cuts = cuts
         sink = None if cuts is None else make_sink(plan)
         one_pass = Pass(plan, sink)
@@ -168,23 +169,25 @@ def plan_of(
     make_format: MakeFormat,
     options: ExportOptions,
     shape: Shape,
-    decider: Decider | None = None,
+    before: Plan | None = None,
     *,
     connection: psycopg.Connection,
     prompts: Sequence[int] | None = None,
 ) -> Plan:
     """A fresh format, sources, decider and filters. Raises Invalid for what is not there.
 
-    ``prompts``: the pass will read only their pairs.
+    ``prompts``: the pass will read only their pairs. ``before``: the plan of an earlier pass; the
+    snapshot holds still, so what was learned for it is not learned again.
     """
     sources = sources_of(project, options, connection=connection, prompts=prompts)
-    sources.learn(connection=connection)
+    sources.learn(connection=connection, before=before and before.sources)
     return Plan(
         options=options,
         form=make_format(options, shape),
         sources=sources,
-        decider=decider
-        or decider_of(project, options, scores=sources, connection=connection, prompts=prompts),
+        decider=before.decider
+        if before
+        else decider_of(project, options, scores=sources, connection=connection, prompts=prompts),
         filters=filters_of(project, options, connection=connection),
     )
 

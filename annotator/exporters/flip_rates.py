@@ -43,18 +43,21 @@ class FlipRate:
 
     columns: Final = {"flip_rate": "float"}
 
-    def learn(self, connection: psycopg.Connection) -> None:
-        if self._learns:
+    def learn(self, connection: psycopg.Connection, *, before: FlipRate | None = None) -> None:
+        """``before``: one of the same snapshot that has learned."""
+        if before is not None:
+            self._found, self.method = before._found, before.method
+        elif self._learns:
             asked = self._options.model_copy(update={"aggregator": FALLBACK})
             found = posterior(self._project, asked, connection=connection, prompts=self._prompts)
             compared = int((found.votes > 1).sum())
-            if compared < LEAST_COMPARED:
-                # Whoever never meets another rater looks free of error.
-                self.method = (
-                    f"cannot be told: {compared:,} pairs have two votes, {LEAST_COMPARED} needed"
-                )
+            if compared >= LEAST_COMPARED:
+                self._found = found
                 return
-            self._found = found
+            # Whoever never meets another rater looks free of error.
+            self.method = (
+                f"cannot be told: {compared:,} pairs have two votes, {LEAST_COMPARED} needed"
+            )
 
     def of(self, one: Decided) -> Row:
         p = self._p(one) if self._learns else one.verdict.p

@@ -169,11 +169,16 @@ class Sources:
             for one in sources
         )
 
-    def learn(self, *, connection: psycopg.Connection) -> None:
-        """What has to be known of all pairs before the first is read."""
-        for source in self.sources:
+    def learn(self, *, connection: psycopg.Connection, before: Sources | None = None) -> None:
+        """What has to be known of all pairs before the first is read.
+
+        ``before``: the sources of an earlier pass over the same snapshot, which know it already.
+        """
+        known = self.sources if before is None else before.sources
+        for source, other in zip(self.sources, known, strict=True):
             if isinstance(source, Variants):
-                source.learn(connection)
+                assert isinstance(other, Variants)
+                source.learn(connection, before=None if before is None else other)
 
     def read(self, batches: Iterator[Batch], *, connection: psycopg.Connection) -> Iterator[Batch]:
         """The same lists, each with what every source looked up in ``extra``."""

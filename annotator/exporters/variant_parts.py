@@ -77,8 +77,11 @@ class MadpoWeight:
         )
         self._slope: Slope | None = None
 
-    def learn(self, connection: psycopg.Connection) -> None:
-        if self._options.madpo_margin == "calibrated":
+    def learn(self, connection: psycopg.Connection, *, before: MadpoWeight | None = None) -> None:
+        """``before``: one of the same snapshot that has learned."""
+        if before is not None:
+            self._slope = before._slope
+        elif self._options.madpo_margin == "calibrated":
             self._slope = held_out_slope(
                 self._project, self._options, self._model, connection=connection
             )

@@ -105,12 +105,12 @@ class Variants:
         self.missing: Counter[str] = Counter()
         self.rows = 0
 
-    def learn(self, connection: psycopg.Connection) -> None:
+    def learn(self, connection: psycopg.Connection, *, before: Variants | None = None) -> None:
         """What needs all pairs: not in ``look_up``, which another thread calls while they come."""
         if self.flips is not None:
-            self.flips.learn(connection)
+            self.flips.learn(connection, before=before and before.flips)
         if self.madpo is not None:
-            self.madpo.learn(connection)
+            self.madpo.learn(connection, before=before and before.madpo)
 
     def look_up(self, batch: Batch, connection: psycopg.Connection) -> Looked:
         scores = scores_of(self._models, batch, connection)

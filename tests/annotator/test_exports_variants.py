@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from annotator.errors import Invalid
+from annotator.exporters import flip_rates
 from annotator.exporters.recipe import ExportOptions
 from annotator.exporters.variant_methods import COLUMN_METHODS
 from annotator.exporters.variant_options import Variant
@@ -196,6 +197,25 @@ def _binned(rate: np.ndarray, wrong: np.ndarray, bins: int = 5) -> np.ndarray:
     """Per fifth of the rows, said less seen."""
     parts = np.array_split(np.argsort(rate, kind="stable"), bins)
     return np.array([rate[part].mean() - wrong[part].mean() for part in parts])
+
+
+def test_what_all_votes_tell_is_learned_once_for_all_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of, learned = planted(40, by=2), []
+    first_wins(of)
+    posterior = flip_rates.posterior
+    monkeypatch.setattr(
+        flip_rates, "posterior", lambda *a, **k: learned.append(1) or posterior(*a, **k)
+    )
+    once = rows(version_of(of.project, variants=["flip-rate"]))
+    assert len(learned) == 1
+    twice = rows(version_of(of.project, variants=["flip-rate"], near_duplicates=100))
+    assert len(learned) == 2, "one pass looks for duplicates, another writes"
+    assert {row["pair_id"]: row["flip_rate"] for row in twice} == {
+        row["pair_id"]: row["flip_rate"] for row in once
+    }
+    assert once[0]["flip_rate"] is not None
 
 
 def test_flip_rate_of_labels_by_scores_is_the_scores_own() -> None:
