@@ -140,25 +140,12 @@ def option_field(name: str, info: FieldInfo) -> forms.Field:
         values = [(value, words.get(value, value)) for value in get_args(kind)]
         return forms.ChoiceField(choices=values, **common)
     inner = get_args(kind)[0] if get_origin(kind) is list else None
-    if kind is bool:
-        return OnOffField(**common)
     if get_origin(inner) is Literal:
         values = [(value, words.get(value, value)) for value in get_args(inner)]
         return forms.MultipleChoiceField(
             choices=values, widget=forms.CheckboxSelectMultiple, required=False, **common
         )
     return form_field(name, info)
-
-
-class OnOffField(forms.TypedChoiceField):
-    """Yes or no as a choice: what is off is sent too, so that nothing has to be guessed."""
-
-    def __init__(self, **common: Any) -> None:
-        rows = [("", "no"), ("yes", "yes")]
-        super().__init__(choices=rows, coerce=bool, empty_value=False, **common)
-
-    def prepare_value(self, value: Any) -> Any:
-        return "yes" if value in (True, "yes") else ""
 
 
 @dataclass(frozen=True)
@@ -355,8 +342,8 @@ def _differs(field: forms.BoundField, model: type[BaseModel]) -> bool:
     )
     if isinstance(default, list):
         return sorted(map(str, value or [])) != sorted(map(str, default))
-    if isinstance(field.field, OnOffField):
-        return bool(value) != bool(default)
+    if isinstance(default, bool):
+        return bool(value) != default
     if isinstance(field.field, PercentField) and isinstance(value, str):
         value = value or 0
     if isinstance(default, int | float) and isinstance(value, str):

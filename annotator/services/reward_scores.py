@@ -95,12 +95,18 @@ def start(
     else:
         assert reward_model is not None
         project, title = reward_model.project, f"Score responses by {reward_model}"
-        _require_files(reward_model)
-        way = Way.checked(combine, penalty) if combine else ensembles.way_of(reward_model)
-        ensembles.require_fit(reward_model, way)
-        config |= {"reward_model": reward_model.pk, "model": reward_model.name, "queue": "gpu"}
-        config |= {ensembles.WAY: way.as_json()} if ensembles.members_of(reward_model) > 1 else {}
+        config |= _model_config(reward_model, combine, penalty)
     return runs.start(project=project, kind=Run.Kind.SCORE, title=title, config=config, by=by)
+
+
+def _model_config(reward_model: RewardModel, combine: str, penalty: float | None) -> dict[str, Any]:
+    _require_files(reward_model)
+    way = Way.checked(combine, penalty) if combine else ensembles.way_of(reward_model)
+    ensembles.require_fit(reward_model, way)
+    found = {"reward_model": reward_model.pk, "model": reward_model.name, "queue": "gpu"}
+    return found | (
+        {ensembles.WAY: way.as_json()} if ensembles.members_of(reward_model) > 1 else {}
+    )
 
 
 def _checked_only(only: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -62,11 +62,16 @@ def keys_of(version: DatasetVersion) -> dict[str, Any]:
     return {one["key"]: one["ok"] for one in version.manifest["checked"]}
 
 
-@pytest.mark.parametrize("key", sorted(set(EXPORTERS) - {"pick-a-pic", "ratings", "rubric-rows"}))
-@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("key", "container"),
+    [
+        (key, container)
+        for key in sorted(set(EXPORTERS) - {"pick-a-pic", "ratings", "rubric-rows"})
+        for container in ("jsonl", "parquet")
+        if container in get_args(EXPORTERS[key].load_options().model_fields["container"].annotation)
+    ],
+)
 def test_every_format_holds_what_it_promises(key: str, container: str) -> None:
-    if container not in str(EXPORTERS[key].load_options().model_fields["container"].annotation):
-        pytest.skip("not a file type of this format")
     version = version_of(talked(), key, container=container)
     found = keys_of(version)
     assert set(found.values()) == {True}

@@ -158,7 +158,7 @@ def test_export_form_offers_what_has_scores_and_nothing_else() -> None:
     assert f'value="{version.rubric.name}:v1"' in shown
     assert 'name="reward_model"' not in shown
     sent = {"format": "trl-preference", "rubric": f"{version.rubric.name}:v1",
-            "rubric_criteria": "yes"}  # fmt: skip
+            "rubric_criteria": "on"}  # fmt: skip
     owner.post(page, sent)
     run = Run.objects.get(kind=Run.Kind.EXPORT)
     assert run.config["options"]["rubric"] == f"{version.rubric.name}:v1"
