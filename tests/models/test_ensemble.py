@@ -1,12 +1,8 @@
-"""Ensembles: members that differ, trained in one run, on one scale, whole after a kill."""
+"""Ensembles: members that differ, trained in one run, on one scale."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
@@ -21,90 +17,34 @@ from models.errors import BadArtifact, BadOptions
 from models.gateway import load_reward_model, score_here
 from models.local_judge_options import RewardModelOptions
 from models.local_judges import RewardModelJudge
-from models.neural.ensemble import Ensemble, Member, MemberEvents
+from models.neural.ensemble import Member, MemberEvents
 from models.neural.evaluate import outputs
 from models.neural.loop import Trainer
-from models.neural.process import Events, Stop, Stopped
+from models.neural.process import Events, Stop
 from models.neural.store import pack
 from models.neural.train import work
-from models.objectives import NO_ONE_SCORE, OBJECTIVES
 from models.pairs import pairs_path, read_pairs
 from models.saved import read_unit
-from models.supervision import ROOT
 from models.training import TrainingConfig
 from models.workdir import read_events
-from tests.models import pictured, tiny
-from tests.models.planted import ATTRIBUTES, make_graded, make_rankings, write_run
+from tests.models import pictured
+from tests.models.ensembling import (
+    CONVERSATIONS,
+    CPU,
+    FAST,
+    SCORED,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Quiet,
+    ensemble_of,
+    prepare,
+    train,
+    weights_of,
+)
+from tests.models.planted import write_run
 
 pytestmark = pytest.mark.neural
-
-TRAIN, VALIDATION, TEST = (make_graded(n, seed=n) for n in (120, 60, 80))
-RANKINGS = make_rankings(20, seed=1)
-CONVERSATIONS = [(pair.prompt, pair.chosen) for pair in TEST.pairs[:9]]
-CPU = torch.device("cpu")
-FAST = {
-    "hashing": {"epochs": 2, "buckets_log2": 10, "batch_size": 16, "learning_rate": 0.05},
-    "bert": {"epochs": 1, "batch_size": 32, "learning_rate": 2e-3},
-    "qwen": {"epochs": 1, "batch_size": 32, "learning_rate": 2e-3},
-    "frozen": {"epochs": 3, "batch_size": 32, "layers": 1, "width": 8},
-}
-OPTIONS = {"regression": {"score": "quality, length=0"}, "helpsteer2": {"score": "quality"}}
-SCORED = sorted(set(OBJECTIVES) - NO_ONE_SCORE)
-
-
-class Quiet(Events):
-    """Keeps what was told."""
-
-    def __init__(self):
-        super().__init__(None)
-        self.told = []
-
-    def __call__(self, event, **fields):
-        self.told.append({"event": event, **fields})
-
-
-def prepare(folder, kind, *, objective="bradley-terry", base=None, **config):
-    name = kind
-    if kind != "hashing":
-        base = base or folder.parent / f"base-{kind}"
-        built = tiny.FAMILIES["bert" if kind == "frozen" else kind]
-        base = base if base.exists() else built(base)
-        name = f"{'frozen' if kind == 'frozen' else 'hf'}:{base}"
-    write_run(
-        folder,
-        train=TRAIN.pairs,
-        validation=VALIDATION.pairs,
-        test=TEST.pairs,
-        rankings=RANKINGS,
-        attributes=ATTRIBUTES,
-        objective=objective,
-        backbone=name,
-        options=FAST[kind] | OPTIONS.get(objective, {}) | config.pop("options", {}),
-        **{"evaluate_every": 5, "members": 3, **config},
-    )
-    return folder
-
-
-def ensemble_of(folder, *, stop=None, emit=None):
-    config = TrainingConfig.read(folder)
-    return Ensemble(
-        folder,
-        config,
-        device=CPU,
-        emit=emit or Events(None),
-        stop=stop if stop is not None else Stop(),
-    )
-
-
-def train(folder, **rest):
-    torch.set_num_threads(1)
-    return ensemble_of(folder, **rest).run()
-
-
-def weights_of(folder):
-    found = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
-    assert found
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -252,80 +192,6 @@ def test_a_prior_varies_by_its_scale_over_responses(kind, tmp_path):
     else:
         assert spread == pytest.approx(3.0, rel=0.02)
     assert abs(float(prior.mean())) < 30, "not one large constant"
-
-
-# Kill and resume ----------------------------------------------------------------------------------
-
-
-class Kill(Events):
-    """Asks to stop after the first evaluation of every member, once each."""
-
-    def __init__(self):
-        super().__init__(None)
-        self.stop, self.killed, self.resumed = Stop(), [], []
-
-    def __call__(self, event, **fields):
-        if event == "evaluate" and fields["member"] not in self.killed:
-            self.killed.append(fields["member"])
-            self.stop.event.set()
-        if event == "resumed":
-            self.resumed.append((fields["member"], fields["step"]))
-
-
-@pytest.mark.parametrize("kind", ["hashing", "bert"])
-def test_stopped_and_resumed_all_members_end_with_the_same_weights(kind, tmp_path):
-    rest = {"members": 2, "prior_scale": 1.0, "evaluate_every": 2}
-    run = prepare(tmp_path / "run", kind, **rest)
-    metrics = train(run)
-    broken = prepare(tmp_path / "broken", kind, base=tmp_path / f"base-{kind}", **rest)
-    emit = Kill()
-    for _ in range(2):
-        with pytest.raises(Stopped):
-            train(broken, stop=emit.stop, emit=emit)
-        emit.stop.event.clear()
-    again = train(broken, stop=emit.stop, emit=emit)
-    one = metrics["steps"] // 2
-    assert emit.resumed == [(1, 2), (2, one + 2)], "in the very member and update"
-    assert weights_of(run / "artifact") == weights_of(broken / "artifact")
-    same = ("accuracy", "loss", "steps", "fingerprint", "ensemble")
-    assert {k: metrics[k] for k in same} == {k: again[k] for k in same}
-
-
-def test_a_member_that_is_done_is_not_trained_again(tmp_path):
-    run = prepare(tmp_path / "run", "hashing", members=3)
-    whole = ensemble_of(run)
-    Member(whole, 0).run()
-    Member(whole, 1).run()
-    kept = (run / "members" / "member-1" / "touchstone.json").stat().st_mtime_ns
-    emit = Quiet()
-    again = ensemble_of(run, emit=emit)
-    assert [again.is_done(i) for i in range(3)] == [True, True, False]
-    again.run()
-    trained = {one["member"] for one in emit.told if one["event"] == "step"}
-    assert trained == {3}
-    about = run / "artifact" / "member-1" / "touchstone.json"
-    assert about.stat().st_mtime_ns == kept
-    assert not (run / "members").exists()
-
-
-def test_members_of_other_data_or_options_are_trained_anew(tmp_path):
-    run = prepare(tmp_path / "run", "hashing", members=2)
-    Member(ensemble_of(run), 0).run()
-    prepare(run, "hashing", members=2, seed=5)
-    assert not ensemble_of(run).is_done(0)
-
-
-def test_killed_between_the_last_member_and_the_artifact_it_is_put_together(tmp_path):
-    run = prepare(tmp_path / "run", "hashing", members=2)
-    expected = train(prepare(tmp_path / "other", "hashing", members=2))
-    whole = ensemble_of(run)
-    for number in range(2):
-        Member(whole, number).run()
-    (run / "members" / "half.partial").mkdir()
-    metrics = train(run)
-    assert metrics["ensemble"] == expected["ensemble"]
-    assert weights_of(run / "artifact") == weights_of(tmp_path / "other" / "artifact")
-    assert work(run, emit=Events(None), stop=Stop()) == 0, "done: answers at once"
 
 
 # Saved and loaded ---------------------------------------------------------------------------------
@@ -548,26 +414,3 @@ def test_the_time_is_shared_between_members(tmp_path):
     metrics = train(run)
     assert metrics["ended"] == "time limit"
     assert [one["steps"] for one in metrics["ensemble"]["each"]] == [1, 1]
-
-
-@pytest.mark.slow
-def test_a_killed_process_goes_on_with_the_member_it_was_at(tmp_path):
-    rest = {"members": 3, "prior_scale": 1.0, "evaluate_every": 2, "checkpoint_every": 2}
-    run = prepare(tmp_path / "run", "hashing", **rest)
-    train(prepare(tmp_path / "other", "hashing", **rest))
-    command = [sys.executable, "-m", "models.neural.train", str(run)]
-    environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environ) as child:
-        for line in child.stdout:
-            event = orjson.loads(line)
-            if event["event"] == "checkpoint" and event["member"] == 2:
-                child.kill()
-                break
-    assert child.returncode == -signal.SIGKILL
-    assert (run / "members" / "member-1" / "touchstone.json").exists()
-    assert not (run / "artifact").exists()
-    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, env=environ, check=True)
-    events = [orjson.loads(line) for line in done.stdout.splitlines()]
-    assert {one["member"] for one in events if one["event"] == "resumed"} == {2}
-    assert {one["member"] for one in events if one["event"] == "step"} == {2, 3}
-    assert weights_of(run / "artifact") == weights_of(tmp_path / "other" / "artifact")
