@@ -23,6 +23,7 @@ SEED: Final = 0
 REPLICATES: Final = 1000
 MANY_KINDS: Final = 10_000  # of group, above which fewer replicates are drawn
 FEWER: Final = 300
+PAIRS_AT_ONCE: Final = 65_536
 FEW: Final = 10  # groups below which a bootstrap over them knows less than it says
 DEFINED: Final = 0.95  # of the replicates, else the tails are unknown
 HALF: Final = 0.5
@@ -167,7 +168,8 @@ def _mean_wrong(e: float, leads: Mapping[int, int]) -> float:
 
 def _checked(counts: ArrayLike, kinds: ArrayLike, groups: ArrayLike) -> tuple[Floats, Ints, Ints]:
     table = np.asarray(counts, dtype=np.float64).reshape(-1, 3)
-    kind, group = np.asarray(kinds, dtype=np.int64), np.asarray(groups)
+    kind, group = np.asarray(kinds), np.asarray(groups)
+    kind = kind if kind.size else kind.astype(np.int64)
     if kind.ndim != 1 or kind.shape != group.shape:
         raise ValueError(f"kinds {kind.shape} and groups {group.shape} must be equal and (n,)")
     if kind.size and not 0 <= kind.min() <= kind.max() < len(table):
@@ -183,17 +185,32 @@ def _kinds_of_groups(features: Floats, kinds: Ints, groups: Ints) -> tuple[Float
     Two groups are of one kind where they hold the same pairs, told by a random number per kind of
     pair: their sums collide once in 2**64.
     """
-    if not kinds.size:
-        return np.zeros((0, features.shape[1])), np.zeros(0, dtype=np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
     random = np.random.default_rng(SEED).integers(2**63, size=len(features), dtype=np.uint64)
-    keys = np.add.reduceat(random[kinds], starts)
-    _, first, times = np.unique(keys, return_index=True, return_counts=True)
+    found = [(np.zeros(0, np.uint64), np.zeros((0, features.shape[1])), np.zeros(0, np.int64))]
+    # Of a million pairs there are a few kinds: block by block nothing else stays in memory.
+    end = 0
+    while end < len(kinds):
+        start, end = end, min(end + PAIRS_AT_ONCE, len(kinds))
+        end = int(np.searchsorted(groups, groups[end - 1], side="right"))  # a group is not cut
+        found.append(_kinds_of_block(features, random, kinds[start:end], groups[start:end]))
+    keys, sums, times = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    _, first, kind = np.unique(keys, return_index=True, return_inverse=True)
+    counted = np.bincount(kind, weights=times, minlength=len(first))
+    return sums[first], counted.astype(np.int64)
+
+
+def _kinds_of_block(
+    features: Floats, random: NDArray[np.uint64], kinds: Ints, groups: Ints
+) -> tuple[NDArray[np.uint64], Floats, Ints]:
+    """The keys of the kinds of group in it, their sums, and how many groups are of each."""
+    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+    keys, first, times = np.unique(
+        np.add.reduceat(random[kinds], starts), return_index=True, return_counts=True
+    )
     sizes = np.diff(np.append(starts, len(kinds)))[first]
     ends = np.cumsum(sizes)
     rows = np.repeat(starts[first] - (ends - sizes), sizes) + np.arange(ends[-1])
-    sums = np.add.reduceat(features[kinds[rows]], ends - sizes, axis=0)
-    return sums, times.astype(np.int64)
+    return keys, np.add.reduceat(features[kinds[rows]], ends - sizes, axis=0), times
 
 
 def _estimate(formula: Callable[[Floats], Floats], sums: Floats, times: Ints) -> Estimate:

@@ -30,6 +30,7 @@ from annotator.models import Project
 MakeFormat = Callable[[ExportOptions, Shape], RowFormat]
 S = TypeVar("S", bound=Sink)
 SHOWN: Final = 5  # rows kept of every file for the page
+LARGE: Final = 20_000  # pairs from which on reading them apart saves more than its start costs
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def build(
     shape: Shape,
     connection: psycopg.Connection,
     on_pairs: Callable[[int], object],
+    pairs: int = 0,
 ) -> Built:
     """Write the rows of a project into ``folder``, which is emptied first.
 
     ``on_pairs`` is called with the number of pairs read after every list of them; whatever it
-    raises ends the build.
+    raises ends the build. ``pairs``: about how many there are.
     """
 
     def make_sink(plan: Plan) -> _Files:
@@ -109,6 +111,7 @@ def build(
         shape=shape,
         connection=connection,
         on_pairs=on_pairs,
+        is_large=pairs >= LARGE,
     )
     return _built(one_pass, sink, rules)
 
@@ -123,6 +126,7 @@ def passes(
     connection: psycopg.Connection,
     on_pairs: Callable[[int], object],
     prompts: Sequence[int] | None = None,
+    is_large: bool = False,
 ) -> tuple[Pass, S, list[Rule]]:
     """Passes over the pairs, of some ``prompts`` or all; the last one, where its rows went, rules.
 
@@ -137,7 +141,7 @@ def passes(
         plan = plan_of(
             project, make_format, options, shape, plan, connection=connection, prompts=prompts
         )
-        plan.losers = losers
+        plan.losers, plan.is_large = losers, is_large
         if cuts is None:
             rules = rules_of(project, options, connection=connection)
             plan.rules = rules

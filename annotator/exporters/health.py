@@ -31,6 +31,7 @@ _leak = itemgetter(ResponseText._fields.index("leak"))
 _told = itemgetter(*map(Verdict._fields.index, ("votes", "agreement", "is_contested")))
 _p = itemgetter(Verdict._fields.index("p"))
 UNNAMED, OTHERS = -1, -2
+AT_ONCE: Final = 65_536  # numbers looked at together
 P_PLACES: Final = 5  # scores and aggregators are sure of every row in another way
 
 Ints = NDArray[np.int64]
@@ -84,7 +85,7 @@ class Health:
         self.empty_rejected = 0
         self.heard, self.rows = _Falls(), _Falls()
         self._verdicts: Counter[tuple[int, float, bool]] = Counter()
-        self._certain = array("d")  # the probability of each verdict
+        self._certain = array("f")  # the probability of each verdict
         self._strengths: Counter[float] = Counter()
         self.leads: Counter[int] = Counter()  # votes for chosen less votes for rejected
         self._chosen_lengths, self._rejected_lengths = array("i"), array("i")
@@ -191,9 +192,12 @@ class Health:
         ``golds``: whether each vote of the recipe's raters on a control question was right, and
         the question, in order of question.
         """
-        rounded = np.round(np.frombuffer(self._certain, np.float64), P_PLACES)
-        ps, counts = np.unique(rounded, return_counts=True)
-        certain = Counter(dict(zip(ps.tolist(), counts.tolist(), strict=True)))
+        certain: Counter[float] = Counter()
+        all_ps = np.frombuffer(self._certain, np.float32)
+        for start in range(0, len(all_ps), AT_ONCE):
+            some = np.round(all_ps[start : start + AT_ONCE].astype(np.float64), P_PLACES)
+            ps, counts = np.unique(some, return_counts=True)
+            certain.update(dict(zip(ps.tolist(), counts.tolist(), strict=True)))
         disagrees = disagreement(self.heard.counts, self.heard.kinds, self.heard.groups)
         return figures.noise(
             options,

@@ -76,7 +76,7 @@ def lengths(chosen: Array, rejected: Array, groups: Array) -> dict[str, Any]:
             "chosen": round(float(np.median(chosen))),
             "rejected": round(float(np.median(rejected))),
         },
-        "gap": _mean(chosen.astype(np.int64) - rejected, groups),
+        "gap": _mean(chosen - rejected, groups),
     }
 
 
@@ -93,7 +93,7 @@ def _mean(values: Array, groups: Array) -> dict[str, Any]:
     mean, n = float(values.mean()), len(values)
     off = np.add.reduceat(values - mean, starts)
     m = len(starts)
-    half = Z * float(np.sqrt((off**2).sum() * m / max(m - 1, 1))) / n
+    half = Z * float(np.sqrt(off @ off * m / max(m - 1, 1))) / n
     return {
         "mean": round(mean, 1),
         "interval": [round(mean - half, 1), round(mean + half, 1)] if m > 1 else None,
@@ -133,11 +133,16 @@ def duplicates(answers: Array, groups: Array) -> dict[str, Any]:
     answers (n,) a hash of the two, the same in both directions.
     """
     order = np.argsort(answers, kind="stable")  # within one hash by prompt
-    keys, prompts = answers[order], groups[order]
+    keys = answers[order]
+    alike = keys[1:] == keys[:-1]
+    twice = np.zeros(len(keys), dtype=bool)
+    twice[1:] = alike
+    twice[:-1] |= alike
+    keys, prompts = keys[twice], groups[order[twice]]  # nearly none of a million
     alike = keys[1:] == keys[:-1]
     same = prompts[1:] == prompts[:-1]
-    run = np.cumsum(np.concatenate([[True], ~alike])) - 1
-    spread = np.bincount(run[1:], weights=alike & ~same, minlength=int(run[-1]) + 1) > 0
+    run = np.cumsum(np.concatenate([[0], ~alike]))[: len(keys)]
+    spread = np.bincount(run[1:], weights=alike & ~same, minlength=len(keys)) > 0
     return {"repeats": int((alike & same).sum()), "elsewhere": int(spread[run].sum())}
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,15 +25,18 @@ FILE: Final = "rows.npy"
 RECORD: Final = np.dtype(
     [("a", "<i8"), ("b", "<i8"), ("prompt", "<i8"), ("side", "i1"), ("split", "i1")]
 )
+AT_ONCE: Final = 65_536  # records read together
 Records = NDArray[np.void]
+NO_IDS: Final = np.empty(0, np.int64)
 
 
 class RowIndex:
-    """Gathers the keys of rows as they are written."""
+    """Gathers the keys of rows as they are written, until ``records`` is asked for."""
 
     def __init__(self) -> None:
         self._a, self._b, self._prompts = array("q"), array("q"), array("q")
         self._sides, self._splits = array("b"), array("b")
+        self._records: Records | None = None
 
     def add(self, prompt: int, split: str, a: int, b: int, side: int) -> None:
         self._a.append(a)
@@ -58,20 +62,20 @@ class RowIndex:
         self.add(prompt, split, one.a, one.b, one.side)
 
     def records(self) -> Records:
-        """Sorted by (a, b, side)."""
-        found = np.empty(len(self._a), dtype=RECORD)
-        for name, column in (
-            ("a", self._a),
-            ("b", self._b),
-            ("prompt", self._prompts),
-            ("side", self._sides),
-            ("split", self._splits),
-        ):
-            found[name] = column
-        order = np.lexsort((found["side"], found["b"], found["a"]))
-        for name in found.dtype.names or ():  # of a million rows a second copy would be felt
-            found[name] = found[name][order]
-        return found
+        """Sorted by (a, b, side). Made once; what was gathered is let go: of a million rows a
+        second copy would be felt."""
+        if self._records is None:
+            found = np.empty(len(self._a), dtype=RECORD)
+            found["a"], self._a = self._a, array("q")
+            found["b"], self._b = self._b, array("q")
+            found["prompt"], self._prompts = self._prompts, array("q")
+            found["side"], self._sides = self._sides, array("b")
+            found["split"], self._splits = self._splits, array("b")
+            order = np.lexsort((found["side"], found["b"], found["a"]))
+            for name in found.dtype.names or ():
+                found[name] = found[name][order]
+            self._records = found
+        return self._records
 
     def save(self, folder: Path) -> None:
         """Write the records; on disk when this returns."""
@@ -81,7 +85,7 @@ class RowIndex:
             os.fsync(file.fileno())
 
 
-def load(folder: Path) -> Records | None:
+def load(folder: Path) -> np.memmap[Any, np.dtype[np.void]] | None:
     """A version's records, mapped from the disk; None where it has none."""
     try:
         return np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
@@ -134,12 +138,39 @@ def compare(older: Records, newer: Records, *, examples: int = 20) -> Changes:
     )
 
 
-def prompts_by_split(records: Records) -> dict[str, NDArray[np.int64]]:
+def prompts_by_split(blocks: Iterable[Records]) -> dict[str, NDArray[np.int64]]:
     """Split -> ids of its prompts, rising."""
-    return {
-        split: np.unique(records["prompt"][records["split"] == place])
-        for place, split in enumerate(SPLITS)
-    }
+    found: dict[str, list[NDArray[np.int64]]] = {split: [NO_IDS] for split in SPLITS}
+    for block in blocks:
+        for place, split in enumerate(SPLITS):
+            found[split].append(block["prompt"][block["split"] == place])
+    return {split: distinct(np.concatenate(found.pop(split))) for split in SPLITS}
+
+
+def blocks(folder: Path) -> Iterator[Records]:
+    """A version's records, some at a time: a mapped file would be in memory whole once read.
+
+    None where it has none, or was deleted meanwhile.
+    """
+    mapped = load(folder)
+    if mapped is None:
+        return
+    left, start = len(mapped), mapped.offset
+    del mapped
+    with suppress(FileNotFoundError), (folder / FILE).open("rb") as file:
+        file.seek(start)
+        while left > 0:
+            block = np.fromfile(file, RECORD, min(left, AT_ONCE))
+            left -= AT_ONCE
+            yield block
+
+
+def distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each value once, rising. Sorts ``values``: ``np.unique`` takes eight times their memory."""
+    values.sort()
+    is_first = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=is_first[1:])
+    return values[is_first]
 
 
 def _once(records: Records) -> Records:

@@ -32,7 +32,7 @@ from annotator.exporters.sources import Sources
 from annotator.exporters.types import NotRepresentable, Rendered, RowFormat
 from annotator.exporters.verdicts import Decided, Ledger, Verdict, is_first
 from annotator.models import Project
-from annotator.queries import pairs
+from annotator.queries import pairs, pairs_apart
 from annotator.queries.pair_texts import Batch, PromptText, ResponseText, with_texts
 from annotator.queries.pairs import Pair
 
@@ -60,7 +60,10 @@ class Shown:
 
 @dataclass
 class Plan:
-    """What a pass needs to know; ``rules`` are those that listen in this pass."""
+    """What a pass needs to know; ``rules`` are those that listen in this pass.
+
+    ``is_large``: so many pairs that a process of its own should read them.
+    """
 
     options: ExportOptions
     form: RowFormat
@@ -70,6 +73,7 @@ class Plan:
     rules: list[Rule] = field(default_factory=list)
     cuts: Cuts = field(default_factory=Cuts)
     losers: frozenset[int] = frozenset()
+    is_large: bool = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -103,9 +107,8 @@ class Pass:
         prompts: Sequence[int] | None = None,
     ) -> None:
         """All pairs of the project, or those of some prompts."""
-        selection, options = self.options.selection(), self.options
-        read = pairs.chunks(project, selection, connection=connection, prompts=prompts)
-        texts = with_texts(read, connection=connection, pool_repeats=options.repeats == "pool")
+        options = self.options
+        texts = self._texts(project, connection, prompts)
         with closing(ahead(self.plan.sources.read(texts, connection=connection))) as batches:
             for batch in batches:
                 self.add(batch)
@@ -113,6 +116,17 @@ class Pass:
         if prompts is None:
             unvoted = pairs.count_unvoted(project, options.splits, connection=connection)
             self.ledger.drop("no_votes", sum(unvoted.values()))
+
+    def _texts(
+        self, project: Project, connection: psycopg.Connection, prompts: Sequence[int] | None
+    ) -> Iterator[Batch]:
+        selection, is_pooled = self.options.selection(), self.options.repeats == "pool"
+        if self.plan.is_large and prompts is None:
+            return pairs_apart.batches(
+                project, selection, connection=connection, pool_repeats=is_pooled
+            )
+        read = pairs.chunks(project, selection, connection=connection, prompts=prompts)
+        return with_texts(read, connection=connection, pool_repeats=is_pooled)
 
     def add(self, batch: Batch) -> None:
         """Turn the pairs of whole prompts into rows."""

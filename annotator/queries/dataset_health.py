@@ -141,15 +141,16 @@ def prompts_by_source(
     prompts: NDArray[np.int64], *, connection: psycopg.Connection
 ) -> dict[str, Any]:
     """Where the prompts of rows are from: tags, and what brought them. prompts (rows,) ids."""
-    ids, rows = np.unique(prompts, return_counts=True)
+    ordered = np.sort(prompts)
     tags: dict[str, _Tally] = {}
     imports: dict[int | None, _Tally] = {}
     untagged, more = _Tally(), 0
-    for start in range(0, len(ids), AT_ONCE):
-        values = {
-            "ids": ids[start : start + AT_ONCE].tolist(),
-            "rows": rows[start : start + AT_ONCE].tolist(),
-        }
+    end = 0
+    while end < len(ordered):
+        start, end = end, min(end + AT_ONCE, len(ordered))
+        end = int(np.searchsorted(ordered, ordered[end - 1], side="right"))  # a prompt is not cut
+        ids, rows = np.unique(ordered[start:end], return_counts=True)
+        values = {"ids": ids.tolist(), "rows": rows.tolist()}
         for tag, count, of in connection.execute(TAGS, values):
             if tag in tags or len(tags) < MOST_TAGS:
                 tags.setdefault(tag, _Tally()).add(count, of)

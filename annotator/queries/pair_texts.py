@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
 
 from annotator.models import Project
+from annotator.queries import pair_stream
 from annotator.queries.pairs import CHUNK, Pair, Selection, chunks
 from annotator.queries.snapshot import current
 
@@ -116,18 +117,6 @@ class Batch:
         return len(self.pairs)
 
 
-# Ids go as the text of an array: two times quicker than a list of numbers, per row of a fetch.
-PROMPTS: Final = """
-SELECT id, messages->-1->>'content', messages::text, extra->>'transcript_raw'
-FROM annotator_prompt WHERE id = ANY(%s::bigint[])
-"""
-RESPONSES: Final = """
-SELECT r.id, r.text, r.messages::text, r.extra->>'transcript_raw', r.leak,
-       (SELECT i.file FROM annotator_image i WHERE i.id = r.image_id), r.generator
-FROM annotator_response r WHERE r.id = ANY(%s::bigint[])
-"""
-
-
 def with_texts(
     pairs: Iterable[list[Pair]],
     *,
@@ -142,43 +131,50 @@ def with_texts(
     """
     raw = connection or current()
     for chunk in pairs:
-        batch = _join(raw, chunk)
-        # Nearly always no two texts of a list are alike.
-        yield _settle_repeats(batch, everything=pool_repeats) if batch.has_alike else batch
+        yield settled(_join(raw, chunk), pool_repeats=pool_repeats)
+
+
+def settled(batch: Batch, *, pool_repeats: bool) -> Batch:
+    """The pairs with the votes of repeats pooled, as ``with_texts`` says."""
+    # Nearly always no two texts of a list are alike.
+    return _settle_repeats(batch, everything=pool_repeats) if batch.has_alike else batch
 
 
 def _join(raw: psycopg.Connection, chunk: list[Pair]) -> Batch:
     """The pairs with their texts."""
-    prompt_ids, a_ids, b_ids = zip(*[pair[:3] for pair in chunk], strict=True)
-    prompts = prompts_of({*prompt_ids}, raw)
-    responses = responses_of({*a_ids, *b_ids}, raw)
-    batch = Batch(
-        chunk,
-        list(map(prompts.__getitem__, prompt_ids)),
-        list(map(responses.__getitem__, a_ids)),
-        list(map(responses.__getitem__, b_ids)),
+    prompts, responses = pair_stream.texts(raw, chunk)
+    return batch_of(chunk, prompts, responses, has_alike=pair_stream.are_some_alike(responses))
+
+
+def batch_of(
+    pairs: list[Pair],
+    prompts: Iterable[tuple[Any, ...]],
+    responses: Iterable[tuple[Any, ...]],
+    *,
+    has_alike: bool,
+) -> Batch:
+    """Pairs and the rows of all their texts, put together."""
+    prompt_of = {row[0]: row for row in map(PromptText._make, prompts)}
+    response_of = {row[0]: row for row in map(ResponseText._make, responses)}
+    return Batch(
+        pairs,
+        [prompt_of[pair[0]] for pair in pairs],
+        [response_of[pair[1]] for pair in pairs],
+        [response_of[pair[2]] for pair in pairs],
+        has_alike=has_alike,
     )
-    distinct = {(response.text, response.picture) for response in responses.values()}
-    batch.has_alike = len(distinct) < len(responses)
-    return batch
 
 
 def prompts_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, PromptText]:
     """Prompts by id."""
-    with psycopg.Cursor(raw) as cursor:
-        cursor.execute(PROMPTS, [_array(ids)], binary=True)
-        return {row[0]: row for row in map(PromptText._make, cursor.fetchall())}
+    rows = pair_stream.fetch(raw, pair_stream.PROMPTS, ids)
+    return {row[0]: row for row in map(PromptText._make, rows)}
 
 
 def responses_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, ResponseText]:
     """Answers by id."""
-    with psycopg.Cursor(raw) as cursor:
-        cursor.execute(RESPONSES, [_array(ids)], binary=True)
-        return {row[0]: row for row in map(ResponseText._make, cursor.fetchall())}
-
-
-def _array(ids: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, ids))}}}"
+    rows = pair_stream.fetch(raw, pair_stream.RESPONSES, ids)
+    return {row[0]: row for row in map(ResponseText._make, rows)}
 
 
 def _settle_repeats(batch: Batch, *, everything: bool) -> Batch:

@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
-from psycopg.rows import TupleRow
 
 from annotator.errors import Invalid
 from annotator.models import Project, Rater, Split
+from annotator.queries import pair_stream
 from annotator.queries.snapshot import current
 
 Outcome = Literal["a", "b", "tie", "contradiction"]
 Raters = Literal["all", "people", "imported", "judges", "named"]
 
 CHUNK: Final = 1_000  # pairs fetched at a time
-_cursors = count(1)
 
 
 class Pair(NamedTuple):
@@ -251,28 +249,13 @@ def _chunks(
 ) -> Iterator[list[Pair]]:
     idle = raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     with raw.transaction() if idle else nullcontext():
-        # Compiling this statement takes longer than it ever saves.
-        raw.execute("SET LOCAL jit = off")
-        with psycopg.ServerCursor(raw, f"pairs_{next(_cursors)}") as cursor:
-            ordered = f"{sql} ORDER BY v.prompt_id, v.a_id, v.b_id"
-            cursor.execute(ordered, values, binary=True)
-            yield from _whole_prompts(cursor, size)
+        for rows in pair_stream.pair_rows(raw, ordered(sql), values, size):
+            yield list(map(Pair._make, rows))
 
 
-def _whole_prompts(cursor: psycopg.ServerCursor[TupleRow], size: int) -> Iterator[list[Pair]]:
-    held: list[Pair] = []
-    while rows := cursor.fetchmany(size):
-        held.extend(map(Pair._make, rows))
-        last = held[-1].prompt_id
-        if held[0].prompt_id == last:
-            continue
-        end = len(held)
-        while held[end - 1].prompt_id == last:
-            end -= 1
-        yield held[:end]
-        held = held[end:]
-    if held:
-        yield held
+def ordered(sql: str) -> str:
+    """What ``counted`` gave, prompt by prompt."""
+    return f"{sql} ORDER BY v.prompt_id, v.a_id, v.b_id"
 
 
 def decided_pairs(

@@ -229,6 +229,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
                 shape=Shape(*queries.shape_of(project, connection=connection)),
                 connection=connection,
                 on_pairs=pulse.pairs,
+                pairs=pulse.total,
             )
         found = _find(project, options, built, started, connection=connection)
     _log_counts(work, built.ledger)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models import vote_noise
 from models.agreement import Ratings, measure
 from models.vote_noise import (
     Estimate,
@@ -39,6 +40,20 @@ def as_ratings(rows: np.ndarray) -> Ratings:
             values.append(float(value))
     whole = (np.array(column, dtype=np.int64) for column in (units, raters))
     return Ratings(*whole, np.array(values))
+
+
+@given(PAIRS)
+def test_read_in_blocks_the_figures_are_the_same(pairs: list[tuple[int, int, int, bool]]) -> None:
+    counts, kinds = split_up(np.array([pair[:3] for pair in pairs]))
+    groups = np.cumsum([pair[3] for pair in pairs])
+
+    def figures() -> tuple[object, ...]:
+        return vote_agreement(counts, kinds, groups), disagreement(counts, kinds, groups)
+
+    whole = figures()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vote_noise, "PAIRS_AT_ONCE", 3)
+        assert figures() == whole
 
 
 @given(PAIRS)
