@@ -39,7 +39,7 @@ def beside_rows(
         "noise": health.noise(options, golds=golds),
         "sources": {
             "votes": queries.votes_by_kind(raters),
-            **queries.prompts_by_source(records["prompt"], connection=connection),
+            **queries.prompts_by_source(project, records["prompt"], connection=connection),
         },
         "splits": splits(records, earlier),
         "golds": queries.golds_left_out(project, connection=connection),

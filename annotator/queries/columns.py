@@ -25,13 +25,14 @@ def read_columns(
     The query's columns are cast to these types. Raises ValueError where one of them is NULL.
     """
     parts: list[Columns] = [{name: _empty(kind) for name, kind in columns.items()}]
-    parts.extend(_chunks(raw, query, values, columns))
+    parts.extend(blocks(raw, query, values, columns))
     return {name: np.concatenate([part[name] for part in parts]) for name in columns}
 
 
-def _chunks(
+def blocks(
     raw: psycopg.Connection, query: str, values: Mapping[str, Any], columns: Mapping[str, str]
 ) -> Iterator[Columns]:
+    """What ``read_columns`` gives, some hundred thousand rows at a time; to be read to its end."""
     fields: list[tuple[str, str]] = [("fields", ">i2")]
     for name, kind in columns.items():
         fields += [(f"{name} bytes", ">i4"), (name, TYPES[kind])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,14 +11,13 @@ import psycopg
 from numpy.typing import NDArray
 
 from annotator.models import DatasetVersion, Project
-from annotator.queries.columns import read_columns
+from annotator.queries.columns import blocks, read_columns
 from annotator.queries.datasets import RaterVotes
 from annotator.queries.pairs import Selection, rater_ids
 from models.intervals import wilson
 
 SHOWN: Final = 20  # lines of a list
 REASONS_SHOWN: Final = 10
-AT_ONCE: Final = 50_000  # prompts looked up by one statement
 MOST_TAGS: Final = 10_000  # told apart
 
 GOLDS: Final = """
@@ -110,21 +109,28 @@ def votes_by_kind(raters: list[RaterVotes]) -> list[dict[str, Any]]:
 
 
 # A tag is told apart per prompt once, whatever the list repeats.
-TAGS: Final = """
-SELECT t.tag, count(*), sum(r.n)
-FROM unnest(%(ids)s::bigint[], %(rows)s::bigint[]) AS r (id, n)
-JOIN annotator_prompt p ON p.id = r.id
+TAGGED: Final = """
+FROM annotator_prompt p
 CROSS JOIN LATERAL (SELECT DISTINCT jsonb_array_elements_text(p.tags) AS tag) t
-WHERE jsonb_typeof(p.tags) = 'array'
-GROUP BY t.tag
 """
-IMPORTS: Final = """
-SELECT p.import_run_id, count(*), sum(r.n),
-       count(*) FILTER (WHERE p.tags = '[]'), coalesce(sum(r.n) FILTER (WHERE p.tags = '[]'), 0)
-FROM unnest(%(ids)s::bigint[], %(rows)s::bigint[]) AS r (id, n)
-JOIN annotator_prompt p ON p.id = r.id
-GROUP BY p.import_run_id
+WITH_TAGS: Final = """
+WHERE p.project_id = %(project)s AND p.tags <> '[]' AND jsonb_typeof(p.tags) = 'array'
 """
+TAGS: Final = f"""
+SELECT t.tag, count(*) OVER () {TAGGED} {WITH_TAGS}
+GROUP BY t.tag ORDER BY count(*) DESC, t.tag LIMIT {MOST_TAGS}
+"""
+# As numbers, which come without a Python object each.
+TAG_OF_PROMPT: Final = f"""
+SELECT p.id, k.code - 1 AS code {TAGGED}
+JOIN unnest(%(tags)s::text[]) WITH ORDINALITY AS k (tag, code) ON k.tag = t.tag {WITH_TAGS}
+"""
+RUN_OF_PROMPT: Final = """
+SELECT id, coalesce(import_run_id, 0) AS run, (tags = '[]')::int AS is_bare
+FROM annotator_prompt WHERE project_id = %(project)s
+"""
+TAG_COLUMNS: Final = {"id": "bigint", "code": "bigint"}
+RUN_COLUMNS: Final = {"id": "bigint", "run": "bigint", "is_bare": "integer"}
 
 
 @dataclass
@@ -132,50 +138,69 @@ class _Tally:
     prompts: int = 0
     rows: int = 0
 
-    def add(self, prompts: int, rows: int) -> None:
-        self.prompts += int(prompts)
-        self.rows += int(rows)
-
 
 def prompts_by_source(
-    prompts: NDArray[np.int64], *, connection: psycopg.Connection
+    project: Project, prompts: NDArray[np.int64], *, connection: psycopg.Connection
 ) -> dict[str, Any]:
-    """Where the prompts of rows are from: tags, and what brought them. prompts (rows,) ids."""
+    """Where the prompts of rows are from: tags, and what brought them. prompts (rows,) ids.
+
+    The project's prompts are read as columns: a million are looked up in a second.
+    """
     ordered = np.sort(prompts)
-    tags: dict[str, _Tally] = {}
-    imports: dict[int | None, _Tally] = {}
-    untagged, more = _Tally(), 0
-    end = 0
-    while end < len(ordered):
-        start, end = end, min(end + AT_ONCE, len(ordered))
-        end = int(np.searchsorted(ordered, ordered[end - 1], side="right"))  # a prompt is not cut
-        ids, rows = np.unique(ordered[start:end], return_counts=True)
-        values = {"ids": ids.tolist(), "rows": rows.tolist()}
-        for tag, count, of in connection.execute(TAGS, values):
-            if tag in tags or len(tags) < MOST_TAGS:
-                tags.setdefault(tag, _Tally()).add(count, of)
-            else:
-                more += 1
-        for run, count, of, bare, of_bare in connection.execute(IMPORTS, values):
-            imports.setdefault(run, _Tally()).add(count, of)
-            untagged.add(bare, of_bare)
-    names = _titles([run for run in imports if run is not None], connection)
+    tags, more = _tags(project, ordered, connection)
+    imports: defaultdict[int, _Tally] = defaultdict(_Tally)
+    bare: defaultdict[int, _Tally] = defaultdict(_Tally)
+    about = {"project": project.pk}
+    for block in blocks(connection, RUN_OF_PROMPT, about, RUN_COLUMNS):
+        rows = _rows_of(block["id"], ordered)
+        _add(imports, block["run"], rows)
+        _add(bare, block["is_bare"], rows)
+    names = _titles([run for run in imports if run], connection)
     listed = sorted(tags.items(), key=lambda item: (-item[1].rows, item[0]))
-    brought = sorted(imports.items(), key=lambda item: (-item[1].rows, item[0] or 0))
+    brought = sorted(imports.items(), key=lambda item: (-item[1].rows, item[0]))
     return {
         "tags": [{"tag": tag, **vars(tally)} for tag, tally in listed[:SHOWN]],
-        "untagged": vars(untagged),
+        "untagged": vars(bare[1]),
         "more_tags": max(len(listed) - SHOWN, 0) + more,
         "imports": [
-            {"name": names.get(run, "written here") if run else "written here", "run": run}
-            | vars(tally)
+            {"name": names.get(run, "written here"), "run": run or None} | vars(tally)
             for run, tally in brought[:SHOWN]
         ],
         "more_imports": max(len(brought) - SHOWN, 0),
     }
 
 
-def _titles(runs: list[int], connection: psycopg.Connection) -> dict[int | None, str]:
+def _tags(
+    project: Project, ordered: NDArray[np.int64], connection: psycopg.Connection
+) -> tuple[dict[str, _Tally], int]:
+    """Tags of prompts with rows, and how many tags of the project were not looked at."""
+    about = {"project": project.pk}
+    told = connection.execute(TAGS, about).fetchall()
+    if not told:
+        return {}, 0
+    names = [name for name, _ in told]
+    found: defaultdict[int, _Tally] = defaultdict(_Tally)
+    for block in blocks(connection, TAG_OF_PROMPT, about | {"tags": names}, TAG_COLUMNS):
+        _add(found, block["code"], _rows_of(block["id"], ordered))
+    return {names[code]: tally for code, tally in found.items()}, told[0][1] - len(names)
+
+
+def _add(to: defaultdict[int, _Tally], keys: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    """Count prompts by their keys (n,), and the rows (n,) that each has; those without do not count."""
+    has_rows = rows > 0
+    found, at = np.unique(keys[has_rows], return_inverse=True)
+    prompts, counts = np.bincount(at), np.bincount(at, weights=rows[has_rows])
+    for place, key in enumerate(found.tolist()):
+        to[key].prompts += int(prompts[place])
+        to[key].rows += int(counts[place])
+
+
+def _rows_of(ids: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each stands in the ordered list."""
+    return np.searchsorted(ordered, ids, side="right") - np.searchsorted(ordered, ids)
+
+
+def _titles(runs: list[int], connection: psycopg.Connection) -> dict[int, str]:
     rows = connection.execute(
         "SELECT id, title FROM annotator_run WHERE id = ANY(%s)", [runs]
     ).fetchall()

@@ -231,6 +231,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
                 on_pairs=pulse.pairs,
                 pairs=pulse.total,
             )
+        work.stage("health", "Health")
         found = _find(project, options, built, started, connection=connection)
     _log_counts(work, built.ledger)
     if not built.files:

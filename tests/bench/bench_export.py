@@ -139,6 +139,7 @@ def build(*, container: str) -> dict[str, Any]:
         "rows_per_second": round(rows / seconds),
         "rows_per_second_written": round(rows / stages["read"]),
         "rows_per_cpu_second": round(rows / spent),
+        "health_seconds": stages["health"],
         "verify_seconds": stages["verify"],
         "megabytes": round(run.result["bytes"] / 1e6),
         "peak_mib": round(own),
@@ -192,7 +193,7 @@ def told(row: dict[str, Any]) -> str:
     return (
         "{case:<20} {rows:>10,} rows {seconds:>6} s {rows_per_second:>8,}/s"
         " ({rows_per_second_written:,}/s written, {rows_per_cpu_second:,} per CPU second,"
-        " {verify_seconds} s verified) {megabytes:>6,} MB,"
+        " {health_seconds} s of health, {verify_seconds} s verified) {megabytes:>6,} MB,"
         " peak {peak_mib:,} MiB, of children {peak_mib_of_children:,};"
         " submit {submit_p50_idle:.0f} -> {submit_p50:.0f} ms,"
         " p95 {submit_p95_idle:.0f} -> {submit_p95:.0f}; load {load_before:.1f}".format(**row)
