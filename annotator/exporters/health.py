@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from operator import itemgetter, xor
 from typing import Any, Final
 
 import numpy as np
@@ -108,17 +108,14 @@ class Health:
         self._verdicts.update(map(_told, verdicts))
         self._certain.extend(map(_p, verdicts))
         self._strengths.update(strengths)
-        self.leads.update(map(_lead, pairs, chosen))
-        self._chosen_lengths.extend(map(_length, chosen))
-        self._rejected_lengths.extend(map(_length, rejected))
-        self._answers.extend(
-            hash(_content(one)) ^ hash(_content(other))
-            for one, other in zip(chosen, rejected, strict=True)
-        )
+        self.leads.update(_leads(pairs, chosen))
+        self._chosen_lengths.extend(_lengths(chosen))
+        self._rejected_lengths.extend(_lengths(rejected))
+        self._answers.extend(map(xor, _hashes(chosen), _hashes(rejected)))
         self._leaks.extend(
-            bool(a or b) for a, b in zip(map(_leak, chosen), map(_leak, rejected), strict=True)
+            [bool(a or b) for a, b in zip(map(_leak, chosen), map(_leak, rejected), strict=True)]
         )
-        self._ties.extend(verdict.kind == "tie" for verdict in verdicts)
+        self._ties.extend([verdict.kind == "tie" for verdict in verdicts])
         self._chosen_by.extend(self._generators_of(chosen))
         self._rejected_by.extend(self._generators_of(rejected))
         self.empty_chosen += _empties(chosen)
@@ -209,18 +206,21 @@ class Health:
         )
 
 
-def _lead(pair: Pair, chosen: ResponseText) -> int:
-    lead = pair.wins_a - pair.wins_b
-    return lead if chosen.id == pair.a_id else -lead
+def _leads(pairs: Sequence[Pair], chosen: Sequence[ResponseText]) -> list[int]:
+    """Votes for the chosen answer less those for the other."""
+    return [
+        pair.wins_a - pair.wins_b if one.id == pair.a_id else pair.wins_b - pair.wins_a
+        for pair, one in zip(pairs, chosen, strict=True)
+    ]
 
 
-def _length(response: ResponseText) -> int:
+def _lengths(responses: Sequence[ResponseText]) -> list[int]:
     """Characters."""
-    return len(response.text) if response.source is None else response.length
+    return [len(one.text) if one.source is None else one.length for one in responses]
 
 
-def _content(response: ResponseText) -> str:
-    return response.picture or response.source or response.text
+def _hashes(responses: Sequence[ResponseText]) -> list[int]:
+    return [hash(one.picture or one.source or one.text) for one in responses]
 
 
 def _empties(responses: Sequence[ResponseText]) -> int:

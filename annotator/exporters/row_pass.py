@@ -286,10 +286,11 @@ class Pass:
             rows, behind = self._rows_of_pairs(split, ones, texts)
             used = ones
         # Python's hash is keyed per process: nobody can make two texts collide on purpose.
-        for pk in dict.fromkeys([one.decided.pair.prompt_id for one in used]):
-            self.digests.append(hash(self.form.identity(texts[pk], prompts[pk])))
-            self.prompts.append(pk)
-            self.splits.append(KEEP_FIRST[split])
+        keys = list(dict.fromkeys([one.decided.pair.prompt_id for one in used]))
+        identity = self.form.identity
+        self.digests.extend([hash(identity(texts[pk], prompts[pk])) for pk in keys])
+        self.prompts.extend(keys)
+        self.splits.extend([KEEP_FIRST[split]] * len(keys))
         if rows and self.sink is not None:
             self.sink.write(split, rows, _ShownRows(split, prompts, behind, rows))
         if self.form.carries_columns:

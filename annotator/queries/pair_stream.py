@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import Any, BinaryIO, Final
 
 import psycopg
@@ -65,8 +66,8 @@ def pair_rows(
 
 def texts(raw: psycopg.Connection, pairs: Sequence[tuple[Any, ...]]) -> tuple[Rows, Rows]:
     """Rows of the prompts and of the answers of some pairs (prompt, a, b, ...), each once."""
-    prompts = {pair[0] for pair in pairs}
-    answers = {pk for pair in pairs for pk in pair[1:3]}
+    prompts, a, b = (set(map(itemgetter(place), pairs)) for place in range(3))
+    answers = a | b
     return fetch(raw, PROMPTS, prompts), fetch(raw, RESPONSES, answers)
 
 
