@@ -250,7 +250,7 @@ class Work:
         stages = self.run.stages
         for stage in stages:
             if stage["state"] == "running":
-                stage |= {"state": "done", "seconds": round(now - self._stage_began, 1)}
+                stage |= {"state": "done", "seconds": round(now - self._stage_began, 3)}
         known = next((stage for stage in stages if stage["key"] == key), None)
         if known is None:
             stages.append({"key": key, "label": label, "state": "running", "seconds": None})
@@ -325,7 +325,7 @@ class Work:
         ended = "done" if state == RunState.DONE else state.value
         for stage in self.run.stages:
             if stage["state"] == "running":
-                seconds = round(time.monotonic() - self._stage_began, 1)
+                seconds = round(time.monotonic() - self._stage_began, 3)
                 stage |= {"state": ended, "seconds": seconds}
         self._pending["stages"] = self.run.stages
         self.flush()

@@ -133,6 +133,15 @@ def test_end_is_announced_once(project: Project, alice: User) -> None:
     assert "hx-swap-oob" not in page(alice, run)
 
 
+def test_end_brings_the_header_s_count_up_to_date(project: Project, alice: User) -> None:
+    run = running(project, state="done")
+    assert re.search(r'id="active-runs"[^>]* hx-swap-oob="delete"', page(alice, run, **HTMX))
+    running(project)
+    assert re.search(
+        r'id="active-runs"[^>]* hx-swap-oob="true">1 run active<', page(alice, run, **HTMX)
+    )
+
+
 def test_page_shows_figures_with_intervals(project: Project, alice: User) -> None:
     run = running(project)
     add_points(run)

@@ -127,7 +127,7 @@ def build(*, container: str) -> dict[str, Any]:
     run = Run.objects.get(pk=run.pk)
     if run.state != "done":
         raise SystemExit(f"{container}: {run.error} {run.log}")
-    rows, stages = run.result["rows"], {one["key"]: one["seconds"] for one in run.stages}
+    rows, stages = run.result["rows"], {one["key"]: round(one["seconds"], 2) for one in run.stages}
     own, others = (
         resource.getrusage(who).ru_maxrss / 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
