@@ -69,6 +69,11 @@ class Comparison:
     recipe: list[recipes.Difference] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
 
+    @property
+    def has_turned_ties(self) -> bool:
+        """Whether a tie stands in both directions in one of them: compared once, it is two rows."""
+        return any(one.recipe.get("ties") == "both" for one in (self.older, self.newer))
+
     def as_dict(self) -> dict[str, Any]:
         """For the API."""
         return {

@@ -80,6 +80,8 @@ def test_a_tie_is_no_flip_in_either_direction(project: Project) -> None:
     assert newer.rows == 4
     found = dataset_compare.compare(older, newer)
     assert found.counts == {"kept": 2, "added": 0, "removed": 0, "flipped": 0, "moved": 0}
+    html = page_of(project).content.decode()
+    assert "of 2 and 4 rows, a tie in both directions counted once" in html
 
 
 def test_recipes_that_differ_stand_beside_the_rows(project: Project) -> None:
@@ -99,7 +101,11 @@ def test_recipes_that_differ_stand_beside_the_rows(project: Project) -> None:
 def test_the_same_rows_are_said_to_be_the_same(project: Project) -> None:
     judged_pair(project, [1], by=raters(project, 1))
     version_of(project), version_of(project)
-    assert b"byte for byte" in page_of(project).content
+    html = page_of(project).content.decode()
+    assert "byte for byte" in html
+    assert "can differ" not in html
+    assert "what changed" not in html
+    assert "counted once" not in html
 
 
 def test_what_cannot_be_compared_is_said_in_words(project: Project) -> None:
