@@ -17,7 +17,7 @@ from annotator.models import (
     Run,
     RunState,
 )
-from annotator.queries.rewards import describe
+from annotator.queries.rewards import described
 from annotator.queries.runs import ACTIVE
 
 MOST: Final = 12  # of each kind that are offered, the newest
@@ -48,7 +48,7 @@ def choices(model: RewardModel) -> list[Choice]:
     versions = RubricVersion.objects.filter(Exists(of_version), rubric__project=project)
     versions = versions.select_related("rubric").order_by("-pk")[:MOST]
     return [
-        *(Choice(one.name, f"{one.name}, {describe(one.objective, one.backbone)}",
+        *(Choice(one.name, f"{one.name}, {described(one)}",
                  "reward-model", one.pk, one.has_scores) for one in models),
         *(Choice(f"rubric-{one.pk}", str(one), "rubric", one.pk) for one in versions),
         *(Choice(f"judge-{one.pk}", str(one), "judge", one.pk) for one in judges),

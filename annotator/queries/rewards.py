@@ -17,13 +17,20 @@ PAGE_SIZE: Final = 50
 ACTIVE_SHOWN: Final = 10
 
 
-def describe(objective: str, backbone: str) -> str:
-    """What a model is, in words: "Bradley–Terry, Transformer distilbert-base-uncased"."""
+def describe(objective: str, backbone: str, *, members: int = 1) -> str:
+    """What a model is, in words: "Bradley–Terry, Transformer distilbert-base-uncased, 4 members"."""
     key, _, argument = backbone.partition(":")
     method, base = OBJECTIVES.get(objective), BACKBONES.get(key)
     name = argument.rstrip("/").rpartition("/")[2] if argument.startswith("/") else argument
     words = f"{base.label if base else key} {name}".strip()
-    return f"{method.label if method else objective}, {words}"
+    several = f", {members} members" if members > 1 else ""
+    return f"{method.label if method else objective}, {words}{several}"
+
+
+def described(model: RewardModel) -> str:
+    """What a trained model is."""
+    members = (model.metrics.get("ensemble") or {}).get("members", 1)
+    return describe(model.objective, model.backbone, members=members)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def _row(model: RewardModel) -> Row:
     return Row(
         number=model.number,
         name=model.name,
-        what=describe(model.objective, model.backbone),
+        what=described(model),
         run_id=model.run_id,
         created_at=model.created_at,
         train_pairs=model.metrics.get("train_pairs", 0),
@@ -178,7 +185,7 @@ def detail(model: RewardModel) -> Detail:
     metrics = model.metrics
     return Detail(
         model=model,
-        what=describe(model.objective, model.backbone),
+        what=described(model),
         backbone_key=model.backbone.partition(":")[0],
         measured=measured(metrics),
         options=[*_methods(model), *_options(model)],

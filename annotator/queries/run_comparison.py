@@ -65,7 +65,11 @@ def _compared(run: Run, model: RewardModel | None) -> Compared:
         run=run,
         line=line(run),
         name=model.name if model else f"run {run.pk}",
-        what=describe(str(run.config.get("objective")), str(run.config.get("backbone"))),
+        what=describe(
+            str(run.config.get("objective")),
+            str(run.config.get("backbone")),
+            members=int(run.config.get("members") or 1),
+        ),
         number=model.number if model else None,
         curves=curves(run),
         measured=measured(model.metrics if model else run.result),

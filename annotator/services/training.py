@@ -87,8 +87,7 @@ def start(
     return runs.start(
         project=project,
         kind=Run.Kind.TRAIN,
-        title=f"Train {describe(config.objective, config.backbone)}"
-        + (f", {config.members} members" if config.members > 1 else ""),
+        title=f"Train {describe(config.objective, config.backbone, members=config.members)}",
         config=config.model_dump(mode="json"),
         by=by,
     )

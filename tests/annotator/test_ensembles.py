@@ -303,6 +303,8 @@ def test_pages_show_members_and_ask_for_a_way(project: Project, owner: User) -> 
     text = page.content.decode()
     assert page.status_code == 200
     assert "3 models that differ by seed" in text
+    models = client.get(reverse("reward_models", args=[project.slug])).content.decode()
+    assert "Hashed n-grams, 3 members" in models
     assert "the mean of its members" in text
     tried = reverse("reward_try", args=[project.slug, model.number])
     assert 'name="combine"' in client.get(tried).content.decode()
