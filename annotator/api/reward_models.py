@@ -249,7 +249,7 @@ def stored_scores(request: HttpRequest, pk: int, page: Query[PageIn]) -> dict[st
         page.transform, raw, reference=reference, references=references,
         unit=ensembles.unit_of(model),
     )  # fmt: skip
-    is_ensemble = ensembles.members_of(model) > 1
+    is_ensemble = model.members > 1
     return {
         "model": model.name,
         "transform": page.transform,

@@ -1,6 +1,6 @@
 """What a reader should know about the rows of a dataset before training on them.
 
-A row is a pair here, whatever the format makes of it. Facts are gathered in some 45 bytes a row;
+A row is a pair here, whatever the format makes of it. Facts are gathered in some 40 bytes a row;
 what follows from them is in ``health_figures``.
 """
 

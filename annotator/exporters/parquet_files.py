@@ -6,6 +6,7 @@ read a few rows at a time, when they are written.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, Final
@@ -173,7 +174,7 @@ def schema_of(columns: dict[str, str]) -> Any:
 
 # Columns as Arrow arrays, from their buffers: ``pyarrow.array`` of a list would first load pandas
 # where that is installed, to see whether the list is one of its own, and keep 55 MB for it.
-NUMBERS: Final = {"int": np.int64, "float": np.float64}
+NUMBERS: Final = {"int": "q", "float": "d"}
 
 
 def _column(values: list[Any], kind: str, of: Any) -> Any:
@@ -192,7 +193,7 @@ def _texts(values: list[str | None]) -> Any:
     import pyarrow
 
     missing, mask = _mask(values)
-    encoded = [value.encode() if value else b"" for value in values]
+    encoded = [b"" if value is None else value.encode() for value in values]
     offsets = pyarrow.py_buffer(_offsets(encoded))
     whole = pyarrow.py_buffer(b"".join(encoded))
     return pyarrow.StringArray.from_buffers(len(values), offsets, whole, mask, missing)
@@ -213,7 +214,7 @@ def _numbers(values: list[float | None], kind: str, of: Any) -> Any:
     missing, mask = _mask(values)
     if missing:
         values = [0 if value is None else value for value in values]
-    data = pyarrow.py_buffer(np.array(values, NUMBERS[kind]))
+    data = pyarrow.py_buffer(array(NUMBERS[kind], values))
     return pyarrow.Array.from_buffers(of, len(values), [mask, data], missing)
 
 

@@ -39,6 +39,7 @@ class RowIndex:
         self._records: Records | None = None
 
     def add(self, prompt: int, split: str, a: int, b: int, side: int) -> None:
+        assert self._records is None
         self._a.append(a)
         self._b.append(b)
         self._prompts.append(prompt)
@@ -47,6 +48,7 @@ class RowIndex:
 
     def add_pairs(self, split: str, decided: Sequence[Decided]) -> None:
         """Rows that are pairs, in the order in which they were written."""
+        assert self._records is None
         self._a.extend([one.pair.a_id for one in decided])
         self._b.extend([one.pair.b_id for one in decided])
         self._prompts.extend([one.pair.prompt_id for one in decided])
@@ -62,8 +64,8 @@ class RowIndex:
         self.add(prompt, split, one.a, one.b, one.side)
 
     def records(self) -> Records:
-        """Sorted by (a, b, side). Made once; what was gathered is let go: of a million rows a
-        second copy would be felt."""
+        """Sorted by (a, b, side). Made once, and nothing is added afterwards: what was gathered is
+        let go, since of a million rows a second copy would be felt."""
         if self._records is None:
             found = np.empty(len(self._a), dtype=RECORD)
             found["a"], self._a = self._a, array("q")
@@ -138,10 +140,10 @@ def compare(older: Records, newer: Records, *, examples: int = 20) -> Changes:
     )
 
 
-def prompts_by_split(blocks: Iterable[Records]) -> dict[str, NDArray[np.int64]]:
+def prompts_by_split(some: Iterable[Records]) -> dict[str, NDArray[np.int64]]:
     """Split -> ids of its prompts, rising."""
     found: dict[str, list[NDArray[np.int64]]] = {split: [NO_IDS] for split in SPLITS}
-    for block in blocks:
+    for block in some:
         for place, split in enumerate(SPLITS):
             found[split].append(block["prompt"][block["split"] == place])
     return {split: distinct(np.concatenate(found.pop(split))) for split in SPLITS}
@@ -150,7 +152,7 @@ def prompts_by_split(blocks: Iterable[Records]) -> dict[str, NDArray[np.int64]]:
 def blocks(folder: Path) -> Iterator[Records]:
     """A version's records, some at a time: a mapped file would be in memory whole once read.
 
-    None where it has none, or was deleted meanwhile.
+    Nothing where it has none, or was deleted meanwhile.
     """
     mapped = load(folder)
     if mapped is None:

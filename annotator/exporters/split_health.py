@@ -34,7 +34,7 @@ def splits(records: Records, earlier: Iterable[tuple[int, Path]]) -> dict[str, A
         compared += 1
         theirs = prompts_by_split(blocks(folder))
         moved = [
-            _both(mine, other)
+            _in_both(mine, other)
             for split, mine in own.items()
             for elsewhere, other in theirs.items()
             if elsewhere != split
@@ -51,7 +51,7 @@ def splits(records: Records, earlier: Iterable[tuple[int, Path]]) -> dict[str, A
     }
 
 
-def _both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+def _in_both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
     """What is in both; each rises and holds nothing twice."""
     few, many = sorted((some, others), key=len)
     at = np.searchsorted(many, few)

@@ -41,6 +41,11 @@ class RewardModel(models.Model):
     def name(self) -> str:
         return f"rm-{self.number}"
 
+    @property
+    def members(self) -> int:
+        """How many models an ensemble is of, else 1."""
+        return int((self.metrics.get("ensemble") or {}).get("members", 1))
+
 
 class RewardScore(models.Model):
     """What one source says of one response, on its own scale. The source is set, the other null.

@@ -1,7 +1,8 @@
-"""What a dataset's health tells of the project beside its rows: golds, skips, where prompts are from."""
+"""What a dataset's health tells of the project beside its rows: golds, skips, prompts' sources."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from models.intervals import wilson
 
 SHOWN: Final = 20  # lines of a list
 REASONS_SHOWN: Final = 10
-MOST_TAGS: Final = 10_000  # told apart
+FEW: Final = 50_000  # rows whose prompts are named to the database instead
 
 GOLDS: Final = """
 SELECT v.task_id, j.is_hit::int AS hit
@@ -108,26 +109,23 @@ def votes_by_kind(raters: list[RaterVotes]) -> list[dict[str, Any]]:
     return found
 
 
-# A tag is told apart per prompt once, whatever the list repeats.
+# A tag is told apart per prompt once, whatever the list repeats; as a number, which comes without
+# a Python object. Two tags share one of 2**64 numbers hardly ever.
 TAGGED: Final = """
 FROM annotator_prompt p
 CROSS JOIN LATERAL (SELECT DISTINCT jsonb_array_elements_text(p.tags) AS tag) t
-"""
-WITH_TAGS: Final = """
 WHERE p.project_id = %(project)s AND p.tags <> '[]' AND jsonb_typeof(p.tags) = 'array'
+  AND (%(ids)s::bigint[] IS NULL OR p.id = ANY(%(ids)s::bigint[]))
 """
-TAGS: Final = f"""
-SELECT t.tag, count(*) OVER () {TAGGED} {WITH_TAGS}
-GROUP BY t.tag ORDER BY count(*) DESC, t.tag LIMIT {MOST_TAGS}
-"""
-# As numbers, which come without a Python object each.
-TAG_OF_PROMPT: Final = f"""
-SELECT p.id, k.code - 1 AS code {TAGGED}
-JOIN unnest(%(tags)s::text[]) WITH ORDINALITY AS k (tag, code) ON k.tag = t.tag {WITH_TAGS}
+TAG_OF_PROMPT: Final = f"SELECT p.id, hashtextextended(t.tag, 0) AS code {TAGGED}"
+NAMES: Final = f"""
+SELECT DISTINCT hashtextextended(t.tag, 0), t.tag {TAGGED}
+  AND hashtextextended(t.tag, 0) = ANY(%(codes)s)
 """
 RUN_OF_PROMPT: Final = """
 SELECT id, coalesce(import_run_id, 0) AS run, (tags = '[]')::int AS is_bare
-FROM annotator_prompt WHERE project_id = %(project)s
+FROM annotator_prompt p WHERE project_id = %(project)s
+  AND (%(ids)s::bigint[] IS NULL OR p.id = ANY(%(ids)s::bigint[]))
 """
 TAG_COLUMNS: Final = {"id": "bigint", "code": "bigint"}
 RUN_COLUMNS: Final = {"id": "bigint", "run": "bigint", "is_bare": "integer"}
@@ -144,24 +142,27 @@ def prompts_by_source(
 ) -> dict[str, Any]:
     """Where the prompts of rows are from: tags, and what brought them. prompts (rows,) ids.
 
-    The project's prompts are read as columns: a million are looked up in a second.
+    Of more than a few prompts all of the project's are read, as columns: a million in a second or
+    two, without a statement for each.
     """
     ordered = np.sort(prompts)
-    tags, more = _tags(project, ordered, connection)
+    few = np.unique(ordered).tolist() if len(ordered) <= FEW else None
+    about = {"project": project.pk, "ids": few}
     imports: defaultdict[int, _Tally] = defaultdict(_Tally)
     bare: defaultdict[int, _Tally] = defaultdict(_Tally)
-    about = {"project": project.pk}
     for block in blocks(connection, RUN_OF_PROMPT, about, RUN_COLUMNS):
         rows = _rows_of(block["id"], ordered)
         _add(imports, block["run"], rows)
         _add(bare, block["is_bare"], rows)
+    tags: defaultdict[int, _Tally] = defaultdict(_Tally)
+    for block in blocks(connection, TAG_OF_PROMPT, about, TAG_COLUMNS):
+        _add(tags, block["code"], _rows_of(block["id"], ordered))
     names = _titles([run for run in imports if run], connection)
-    listed = sorted(tags.items(), key=lambda item: (-item[1].rows, item[0]))
     brought = sorted(imports.items(), key=lambda item: (-item[1].rows, item[0]))
     return {
-        "tags": [{"tag": tag, **vars(tally)} for tag, tally in listed[:SHOWN]],
+        "tags": _named(tags, about, connection),
         "untagged": vars(bare[1]),
-        "more_tags": max(len(listed) - SHOWN, 0) + more,
+        "more_tags": max(len(tags) - SHOWN, 0),
         "imports": [
             {"name": names.get(run, "written here"), "run": run or None} | vars(tally)
             for run, tally in brought[:SHOWN]
@@ -170,23 +171,20 @@ def prompts_by_source(
     }
 
 
-def _tags(
-    project: Project, ordered: NDArray[np.int64], connection: psycopg.Connection
-) -> tuple[dict[str, _Tally], int]:
-    """Tags of prompts with rows, and how many tags of the project were not looked at."""
-    about = {"project": project.pk}
-    told = connection.execute(TAGS, about).fetchall()
-    if not told:
-        return {}, 0
-    names = [name for name, _ in told]
-    found: defaultdict[int, _Tally] = defaultdict(_Tally)
-    for block in blocks(connection, TAG_OF_PROMPT, about | {"tags": names}, TAG_COLUMNS):
-        _add(found, block["code"], _rows_of(block["id"], ordered))
-    return {names[code]: tally for code, tally in found.items()}, told[0][1] - len(names)
+def _named(
+    tags: dict[int, _Tally], about: dict[str, Any], connection: psycopg.Connection
+) -> list[dict[str, Any]]:
+    """The tags with the most rows, by name where they are level."""
+    first = heapq.nsmallest(SHOWN, tags.items(), key=lambda item: (-item[1].rows, item[0]))
+    if not first:
+        return []
+    names = dict(connection.execute(NAMES, about | {"codes": [code for code, _ in first]}))
+    shown = sorted(first, key=lambda item: (-item[1].rows, names[item[0]]))
+    return [{"tag": names[code], **vars(tally)} for code, tally in shown]
 
 
 def _add(to: defaultdict[int, _Tally], keys: NDArray[Any], rows: NDArray[np.int64]) -> None:
-    """Count prompts by their keys (n,), and the rows (n,) that each has; those without do not count."""
+    """Count prompts by their keys (n,), and the rows (n,) each has; those without do not count."""
     has_rows = rows > 0
     found, at = np.unique(keys[has_rows], return_inverse=True)
     prompts, counts = np.bincount(at), np.bincount(at, weights=rows[has_rows])

@@ -92,10 +92,13 @@ def send(job: dict[str, Any], out: BinaryIO) -> None:
     The job: ``connection`` (psycopg's parameters), ``snapshot`` (the name under which another
     transaction exported what it sees), ``ordered``, ``values`` and ``size`` as ``pair_rows``.
     """
-    with psycopg.connect(**job["connection"]) as raw:
+    # No prepared statements: behind a pooler they would stay on a connection of others.
+    with psycopg.connect(**job["connection"], prepare_threshold=None) as raw:
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = True
         raw.execute(f"SET TRANSACTION SNAPSHOT '{job['snapshot']}'")
+        # It may wait for whoever reads.
+        raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         for pairs in pair_rows(raw, job["ordered"], job["values"], job["size"]):
             prompts, answers = texts(raw, pairs)
             put(out, PAIRS, (pairs, prompts, answers, are_some_alike(answers)))
@@ -103,6 +106,7 @@ def send(job: dict[str, Any], out: BinaryIO) -> None:
 
 
 def put(out: BinaryIO, kind: str, value: Any) -> None:
+    """One frame: its size in bytes, then marshal's (kind, value)."""
     frame = marshal.dumps((kind, value), PLAIN)
     out.write(HEAD.pack(len(frame)))
     out.write(frame)
@@ -110,6 +114,7 @@ def put(out: BinaryIO, kind: str, value: Any) -> None:
 
 
 def main() -> None:
+    """Answer the job on standard input, JSON, on standard output."""
     out = sys.stdout.buffer
     try:
         try:

@@ -178,11 +178,11 @@ def responses_of(ids: Iterable[int], raw: psycopg.Connection) -> dict[int, Respo
 
 
 def _settle_repeats(batch: Batch, *, everything: bool) -> Batch:
-    settled: list[Compared] = []
+    found: list[Compared] = []
     for _, of_prompt in groupby(batch, key=attrgetter("pair.prompt_id")):
-        settled += _settle_prompt(list(of_prompt), everything=everything)
-    repeats = frozenset(place for place, one in enumerate(settled) if one.is_repeat)
-    return replace(batch, pairs=[one.pair for one in settled], repeats=repeats)
+        found += _settle_prompt(list(of_prompt), everything=everything)
+    repeats = frozenset(place for place, one in enumerate(found) if one.is_repeat)
+    return replace(batch, pairs=[one.pair for one in found], repeats=repeats)
 
 
 def _settle_prompt(pairs: list[Compared], *, everything: bool) -> list[Compared]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import psycopg
 
@@ -23,6 +23,7 @@ from annotator.queries.pair_texts import Batch, batch_of, settled
 from annotator.queries.pairs import CHUNK, Pair, Selection, counted, ordered
 
 PIPE_BYTES: Final = 1 << 20  # a list of pairs ahead, more or less; Linux gives no more unasked
+RESOLVED: Final = ("service", "servicefile")  # what they stand for is among the parameters
 ADVICE: Final = "Nothing was published. Resume the run."
 
 
@@ -43,11 +44,10 @@ def batches(
     sql, values = counted(project, selection, connection=connection)
     exported = connection.execute("SELECT pg_export_snapshot()").fetchone()
     assert exported is not None
+    # Nothing reaches the connection meanwhile: the other process reads.
+    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     job = {
-        "connection": {
-            **connection.info.get_parameters(),
-            "password": connection.info.password or None,
-        },
+        "connection": _parameters(connection),
         "snapshot": exported[0],
         "ordered": ordered(sql),
         "values": values,
@@ -56,10 +56,24 @@ def batches(
     return _batches(job, pool_repeats=pool_repeats)
 
 
+def _parameters(connection: psycopg.Connection) -> dict[str, str]:
+    """What makes the same connection again, to the same server of several: every parameter is
+    named, so that the environment has no say."""
+    known = {one.keyword.decode(): one.val.decode() for one in connection.pgconn.info if one.val}
+    info = connection.info
+    known |= {"host": info.host, "hostaddr": info.hostaddr, "port": str(info.port)}
+    return {name: value for name, value in known.items() if value and name not in RESOLVED}
+
+
 def _batches(job: dict[str, Any], *, pool_repeats: bool) -> Iterator[Batch]:
-    # Isolated, so that the modules beside the program cannot stand for those of Python.
-    command = [sys.executable, "-I", pair_stream.__file__]
-    reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # -P: the modules beside the program cannot stand for those of Python. In a session of its own
+    # it outlives the signal that asks all workers to end what they do; without one it ends.
+    reader = subprocess.Popen(
+        [sys.executable, "-P", pair_stream.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert reader.stdin is not None
     assert reader.stdout is not None
     try:
@@ -67,7 +81,7 @@ def _batches(job: dict[str, Any], *, pool_repeats: bool) -> Iterator[Batch]:
         # Where it ended at once, reading will say so.
         with suppress(BrokenPipeError), reader.stdin as asked:
             asked.write(json.dumps(job).encode())
-        for pairs, prompts, answers, has_alike in _frames(reader.stdout):
+        for pairs, prompts, answers, has_alike in _frames(reader):
             found = list(map(Pair._make, pairs))
             batch = batch_of(found, prompts, answers, has_alike=has_alike)
             yield settled(batch, pool_repeats=pool_repeats)
@@ -77,13 +91,19 @@ def _batches(job: dict[str, Any], *, pool_repeats: bool) -> Iterator[Batch]:
         reader.stdout.close()
 
 
-def _frames(pipe: BinaryIO | Any) -> Iterator[tuple[Any, Any, Any, bool]]:
+def _frames(reader: subprocess.Popen[bytes]) -> Iterator[tuple[Any, Any, Any, bool]]:
+    pipe, head_size = reader.stdout, pair_stream.HEAD.size
+    assert pipe is not None
     while True:
-        head = pipe.read(pair_stream.HEAD.size)
-        size = pair_stream.HEAD.unpack(head)[0] if len(head) == pair_stream.HEAD.size else 1
+        head = pipe.read(head_size)
+        size = pair_stream.HEAD.unpack(head)[0] if len(head) == head_size else 1
         frame = pipe.read(size)
         if len(frame) < size:
-            raise MethodFailed("The process that reads the pairs was stopped.", advice=ADVICE)
+            raise MethodFailed(
+                f"The process that reads the pairs ended with {reader.wait()}; the worker's log"
+                " may say why.",
+                advice=ADVICE,
+            )
         kind, value = marshal.loads(frame)
         if kind == pair_stream.END:
             return
@@ -93,8 +113,7 @@ def _frames(pipe: BinaryIO | Any) -> Iterator[tuple[Any, Any, Any, bool]]:
 
 
 def _widen(pipe: Any) -> None:
-    """Let more wait in the pipe, where the system allows it."""
-    try:
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    except PermissionError:  # this user's pipes hold enough already: a narrow one does as well
-        return
+    """Let more wait in the pipe, where the system can and this user may."""
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -29,8 +29,7 @@ def describe(objective: str, backbone: str, *, members: int = 1) -> str:
 
 def described(model: RewardModel) -> str:
     """What a trained model is."""
-    members = (model.metrics.get("ensemble") or {}).get("members", 1)
-    return describe(model.objective, model.backbone, members=members)
+    return describe(model.objective, model.backbone, members=model.members)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class Comparison:
     @property
     def has_turned_ties(self) -> bool:
         """Whether a tie stands in both directions in one of them: compared once, it is two rows."""
-        return any(one.recipe.get("ties") == "both" for one in (self.older, self.newer))
+        both = (self.older, self.newer)
+        return self.unit == "pair" and any(one.recipe.get("ties") == "both" for one in both)
 
     def as_dict(self) -> dict[str, Any]:
         """For the API."""

@@ -78,11 +78,6 @@ class Scored(NamedTuple):
         return Scored(self.scores[rows], None if self.variance is None else self.variance[rows])
 
 
-def members_of(model: RewardModel) -> int:
-    """How many models it consists of."""
-    return int((model.metrics.get("ensemble") or {}).get("members", 1))
-
-
 def unit_of(model: RewardModel) -> float:
     """What a difference of 1 in score is in the unit of the loss, such as log-odds."""
     return float((model.metrics.get("ensemble") or {}).get("unit", 1.0))
@@ -95,7 +90,7 @@ def way_of(model: RewardModel) -> Way:
 
 def require_fit(model: RewardModel, way: Way) -> None:
     """Raises Invalid where there are no members to combine."""
-    if way.combine != "mean" and members_of(model) == 1:
+    if way.combine != "mean" and model.members == 1:
         raise Invalid(
             f"{model} is one model: there are no members to combine by {way.combine}.",
             advice="Train with several members, or leave the combination at mean.",
@@ -105,7 +100,7 @@ def require_fit(model: RewardModel, way: Way) -> None:
 def ask_members(model: RewardModel, asked: Sequence[Any], *, check: Callable[[], None]) -> Floats:
     """What each of k members says of (prompt, answer), (k, n), NaN where one says nothing; by the
     child process that holds the model. Raises ModelsError."""
-    k = members_of(model)
+    k = model.members
     if not asked:
         return np.zeros((k, 0))
     request = {

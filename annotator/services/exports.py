@@ -206,33 +206,14 @@ def _clear(run: Run) -> None:
 
 def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str, Any]:
     run, started = work.run, timezone.now()
-    project = run.project
     products = export_ches.measure(work, options) if _reads_ches(options) else None
-    work.stage("read", "Read and write")
     make_format = EXPORTERS[run.config["format"]].load()
+    work.stage("read", "Read and write")
     with snapshot() as connection, measured(products):
-        pulse = _Pulse(work, queries.count_pairs(project, connection=connection))
-        if issubclass(make_format, RawFormat):
-            built = build_raw(
-                project,
-                make_format(options),
-                folder,
-                connection=connection,
-                on_rows=pulse.pairs,
-            )
-        else:
-            built = build(
-                project,
-                make_format,
-                options,
-                folder,
-                shape=Shape(*queries.shape_of(project, connection=connection)),
-                connection=connection,
-                on_pairs=pulse.pairs,
-                pairs=pulse.total,
-            )
+        pulse = _Pulse(work, queries.count_pairs(run.project, connection=connection))
+        built = _write(folder, run.project, make_format, options, pulse, connection)
         work.stage("health", "Health")
-        found = _find(project, options, built, started, connection=connection)
+        found = _find(run.project, options, built, started, connection=connection)
     _log_counts(work, built.ledger)
     if not built.files:
         raw = issubclass(make_format, RawFormat)
@@ -243,7 +224,7 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     checked = export_checks.check(
         folder,
         folder.with_name(f"build-{run.token}-check.tmp"),
-        title=project.name,
+        title=run.project.name,
         key=run.config["format"],
         built=built,
         options=options,
@@ -253,6 +234,29 @@ def _build_in(folder: Path, work: runs.Work, options: ExportOptions) -> dict[str
     work.stage("publish", "Publish")
     version = _publish(folder, work, options, built, found, checked)
     return result_of(version)
+
+
+def _write(
+    folder: Path,
+    project: Project,
+    make_format: type[Any],
+    options: ExportOptions,
+    pulse: _Pulse,
+    connection: psycopg.Connection,
+) -> Built:
+    if issubclass(make_format, RawFormat):
+        form = make_format(options)
+        return build_raw(project, form, folder, connection=connection, on_rows=pulse.pairs)
+    return build(
+        project,
+        make_format,
+        options,
+        folder,
+        shape=Shape(*queries.shape_of(project, connection=connection)),
+        connection=connection,
+        on_pairs=pulse.pairs,
+        pairs=pulse.total,
+    )
 
 
 def _find(

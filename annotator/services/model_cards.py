@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from annotator.models import Project, RewardModel
-from annotator.queries.rewards import Estimate, Measured, describe, measured
+from annotator.queries.rewards import Estimate, Measured, described, measured
 from models.transforms import COMBINATIONS, LOG_ODDS
 
 NAME: Final = "README.md"
@@ -79,7 +79,7 @@ def card(model: RewardModel, *, folder: Path) -> str:
     metrics, project = model.metrics, model.project
     found = measured(metrics)
     about = (
-        f"A reward model: {describe(model.objective, model.backbone)}. It gives an answer to a "
+        f"A reward model: {described(model)}. It gives an answer to a "
         "prompt a score; of two answers to one prompt the one with the higher score is the one "
         "that raters are expected to prefer."
     )

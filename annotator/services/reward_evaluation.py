@@ -233,7 +233,7 @@ class _Job:
 
     def _ask_members(self, found: _Collected) -> None:
         """Of an ensemble, what each way of combining its members makes of candidates."""
-        if ensembles.members_of(self.model) == 1:
+        if self.model.members == 1:
             return
         kept = whole_prompts(found.candidate_prompts, most=MOST_CANDIDATES)
         ids, ways = found.candidates, [Way(combine) for combine in COMBINATIONS]
@@ -315,7 +315,7 @@ class _Job:
                 f"{seen:,} of these pairs are of the train split, from which models learn: on them"
                 " this is no held-out accuracy."
             )
-        if ensembles.members_of(self.model) > 1:
+        if self.model.members > 1:
             way = ensembles.way_of(self.model)
             cautions.append(f"Its score is {way}: an ensemble is measured as one model.")
         for one in self._models(self.rivals):

@@ -104,9 +104,7 @@ def _model_config(reward_model: RewardModel, combine: str, penalty: float | None
     way = Way.checked(combine, penalty) if combine else ensembles.way_of(reward_model)
     ensembles.require_fit(reward_model, way)
     found = {"reward_model": reward_model.pk, "model": reward_model.name, "queue": "gpu"}
-    return found | (
-        {ensembles.WAY: way.as_json()} if ensembles.members_of(reward_model) > 1 else {}
-    )
+    return found | ({ensembles.WAY: way.as_json()} if reward_model.members > 1 else {})
 
 
 def _checked_only(only: str) -> str:

@@ -173,7 +173,7 @@ class _Page:
 
     def _members(self, variance: Sequence[float | None] | None, way: Way) -> Members | None:
         """What is shown of an ensemble's members; nothing of a single model."""
-        count = ensembles.members_of(self.model)
+        count = self.model.members
         if count == 1 or variance is None:
             return None
         return Members(count, variance, str(way), ensembles.unit_of(self.model))
@@ -216,7 +216,7 @@ class _Page:
 
     def _way_form(self, run: Run | None) -> WayForm | None:
         """What asks how members are combined, as it was asked before; None of a single model."""
-        if ensembles.members_of(self.model) == 1:
+        if self.model.members == 1:
             return None
         if self.request.method == "POST":
             return WayForm(self.request.POST)

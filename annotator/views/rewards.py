@@ -99,7 +99,7 @@ def reward_model(request: HttpRequest, access: Access, number: int) -> HttpRespo
 
 def _members(model: RewardModel) -> dict[str, Any]:
     """What the page of an ensemble shows besides; nothing of a single model."""
-    if ensembles.members_of(model) == 1:
+    if model.members == 1:
         return {}
     way = ensembles.way_of(model)
     return {

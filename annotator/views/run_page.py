@@ -8,7 +8,7 @@ from datetime import datetime
 from annotator import formats
 from annotator.models import Run, RunState
 from annotator.queries.curves import Curves
-from annotator.queries.runs import Detail
+from annotator.queries.runs import ASIDE, Detail
 from annotator.views import run_rubric
 
 
@@ -29,6 +29,7 @@ class RunPage:
     stage_note: str
     shows_bar: bool
     keeps: str
+    is_counted: bool  # among the active runs that the header tells of
 
 
 KEEPS = {
@@ -72,6 +73,7 @@ def run_page(detail: Detail, curves: Curves) -> RunPage:
         # A bar that stands still at its end says nothing that the state does not say.
         shows_bar=bool(run.total) and _counts_towards_total(run) and run.state != RunState.DONE,
         keeps=KEEPS.get(Run.Kind(run.kind), "") if run.kind in Run.Kind.values else "",
+        is_counted=run.kind not in ASIDE,
     )
 
 

@@ -164,7 +164,7 @@ def test_a_training_with_members_makes_one_model_that_scores_with_variance() -> 
     done(run, train)
     model = RewardModel.objects.get(run=run)
     told = model.metrics["ensemble"]
-    assert (ensembles.members_of(model), ensembles.unit_of(model)) == (2, told["unit"])
+    assert (model.members, ensembles.unit_of(model)) == (2, told["unit"])
     assert [one["seed"] for one in told["each"]] == [
         training.stored_config(run).member(n).seed for n in range(2)
     ]

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotator.exporters import card as cards
+from annotator.exporters import health as gathering
 from annotator.exporters import health_figures as figures
+from annotator.exporters import row_index
 from annotator.models import (
     Assignment,
     AssignmentState,
@@ -22,7 +24,9 @@ from annotator.models import (
     Prompt,
     Rater,
 )
+from annotator.queries import dataset_health
 from annotator.services import deliveries
+from models import vote_noise
 from tests import factories
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
 from tests.annotator.test_exports import rows_of, version_of
@@ -181,6 +185,49 @@ def test_sources_golds_skips_and_leaks_are_counted() -> None:
         "skips": 1, "tasks": 1, "reasons": [{"reason": "too long", "count": 1}],
     }  # fmt: skip
     assert (health["leaks"]["rows"], health["leaks"]["share"]) == (1, 0.25)
+
+
+def test_read_in_blocks_of_two_the_health_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = factories.project()
+    people = raters(project, 3)
+    tags = [["code"], ["code", "ü \\ {%s} 🙂"], [], ["rare"], ["code", "rare"]]
+    prompts = [
+        factories.prompt(project, split=split, tags=tags[number % 5])
+        for number, split in enumerate(["train", "validation", "test"] * 4)
+    ]
+    for number, prompt in enumerate(prompts):
+        for _ in range(2 + number % 3):
+            judged_pair(project, [1, (-1) ** number, 1], by=people, of=prompt)
+    version_of(project)
+    Prompt.objects.filter(pk=prompts[1].pk).update(split="test")  # as it was in that version not
+    whole = health_of(project)
+    for module, name, value in (
+        (gathering, "AT_ONCE", 2),
+        (row_index, "AT_ONCE", 2),
+        (vote_noise, "PAIRS_AT_ONCE", 2),
+        (dataset_health, "FEW", 0),
+    ):
+        monkeypatch.setattr(module, name, value)
+    blocks = health_of(project)
+    # The whole one is itself an earlier version by now.
+    for found in (whole, blocks):
+        del found["splits"]["compared"]
+    assert blocks == whole
+    assert [one["tag"] for one in whole["sources"]["tags"]] == ["code", "rare", "ü \\ {%s} 🙂"]
+    assert whole["noise"]["value"] is not None
+    assert whole["splits"]["earlier"][0]["examples"] == [prompts[1].pk]
+
+
+def test_most_tags_are_those_of_the_rows_and_not_of_the_project() -> None:
+    project = factories.project()
+    people = raters(project, 1)
+    for number in range(23):
+        factories.prompt(project, tags=["elsewhere", f"else {number}"])
+        judged_pair(project, [1], by=people, of=factories.prompt(project, tags=[f"t{number:02}"]))
+    sources = health_of(project)["sources"]
+    assert len(sources["tags"]) == 20
+    assert sources["more_tags"] == 3
+    assert all(one["tag"].startswith("t") for one in sources["tags"])
 
 
 def test_a_prompt_that_stood_in_another_split_of_an_earlier_version_is_found() -> None:

@@ -34,7 +34,7 @@ def queued(project: Project) -> Run:
     return exports.start(project=project, format="trl-preference", options={}, by=None)
 
 
-@pytest.mark.parametrize("stage", ["read", "verify"])
+@pytest.mark.parametrize("stage", ["read", "health", "verify"])
 def test_a_build_is_canceled_at_any_stage_and_ends_after_resume(
     project: Project, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from annotator.queries.pair_texts import with_texts
 from annotator.queries.pairs import Selection, chunks
 from annotator.queries.snapshot import snapshot
 from annotator.services.exports import read_options
-from tests import factories
+from tests import factories, serving
 from tests.annotator.ballots import judged_pair, raters, task_of, vote
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +43,20 @@ def project() -> Project:
         pair = [factories.response(prompt, text, generator=generator) for text in texts]
         vote(task_of(prompt, *pair), people[0], outcome)
     return project
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that were started."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    return started
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -71,7 +88,10 @@ def test_a_vote_after_the_snapshot_is_not_read(project: Project) -> None:
     assert sum(map(len, chunks(project, Selection()))) == before + 1
 
 
-def test_a_large_build_gives_the_bytes_of_a_small_one(project: Project, tmp_path: Path) -> None:
+def test_a_large_build_gives_the_bytes_of_a_small_one(
+    project: Project, readers: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    judged_pair(project, [0], by=[project.raters.first()])
     options = read_options("trl-preference", {"ties": "both"})
     sums = []
     for pairs in (0, LARGE):
@@ -89,25 +109,45 @@ def test_a_large_build_gives_the_bytes_of_a_small_one(project: Project, tmp_path
         sums.append([facts.sha256 for files in built.files.values() for facts in files])
     assert sums[0] == sums[1]
     assert sums[0]
+    assert len(readers) == 1, "of the large one"
 
 
-@pytest.fixture
-def readers(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The processes that were started."""
-    started: list[subprocess.Popen[bytes]] = []
+def test_a_canceled_build_ends_its_reader(
+    project: Project, readers: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    add_long_pair(project)
 
-    class Noted(subprocess.Popen):  # type: ignore[type-arg]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            started.append(self)
+    class Canceled(Exception):
+        pass
 
-    monkeypatch.setattr(subprocess, "Popen", Noted)
-    return started
+    def cancel(_: int) -> None:
+        raise Canceled
+
+    with snapshot() as raw, pytest.raises(Canceled):
+        build(
+            project,
+            EXPORTERS["trl-preference"].load(),
+            read_options("trl-preference", {}),
+            tmp_path,
+            shape=Shape(),
+            connection=raw,
+            on_pairs=cancel,
+            pairs=LARGE,
+        )
+    assert [reader.returncode is None for reader in readers] == [False]
+
+
+def add_long_pair(project: Project) -> None:
+    """Six times what the pipe holds: who sends it cannot have ended before it was read."""
+    prompt = factories.prompt(project, "Long")
+    long = [factories.response(prompt, letter * 3_000_000) for letter in "ab"]
+    vote(task_of(prompt, *long), project.raters.first(), 1)
 
 
 def test_who_stops_reading_leaves_no_process(
     project: Project, readers: list[subprocess.Popen[bytes]]
 ) -> None:
+    add_long_pair(project)
     with snapshot() as raw:
         apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
         next(apart)
@@ -119,24 +159,91 @@ def test_who_stops_reading_leaves_no_process(
 def test_a_killed_reader_ends_in_words(
     project: Project, readers: list[subprocess.Popen[bytes]]
 ) -> None:
-    # What it had sent is still read: so much that some of it was not.
-    prompt = factories.prompt(project, "Long")
-    long = [factories.response(prompt, letter * 3_000_000) for letter in "ab"]
-    vote(task_of(prompt, *long), project.raters.first(), 1)
+    add_long_pair(project)
     with snapshot() as raw:
         apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
         next(apart)
         readers[0].kill()
-        with pytest.raises(MethodFailed, match="was stopped") as told:
+        with pytest.raises(MethodFailed, match="ended with -9") as told:
             list(apart)
     assert "Resume" in told.value.advice
+
+
+def test_a_signal_to_all_workers_does_not_reach_the_reader(
+    project: Project, readers: list[subprocess.Popen[bytes]]
+) -> None:
+    add_long_pair(project)
+    with snapshot() as raw:
+        apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
+        next(apart)
+        assert os.getpgid(readers[0].pid) != os.getpgrp()
+        assert sum(map(len, apart)) > 0
+
+
+KILLED = """
+import os, signal
+os.environ["DJANGO_SETTINGS_MODULE"] = "annotator.settings"
+import django
+django.setup()
+from annotator.models import Project
+from annotator.queries import pairs_apart
+from annotator.queries.pairs import Selection
+from annotator.queries.snapshot import snapshot
+started = pairs_apart.subprocess.Popen
+def noted(*args, **kwargs):
+    reader = started(*args, **kwargs)
+    print(reader.pid, flush=True)
+    return reader
+pairs_apart.subprocess.Popen = noted
+with snapshot() as raw:
+    next(pairs_apart.batches(Project.objects.get(), Selection(), connection=raw, size=1))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_reader_ends_with_its_worker(project: Project) -> None:
+    add_long_pair(project)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        cwd=serving.ROOT,
+        env=serving.child_env(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    reader = Path("/proc") / done.stdout.strip()
+    for _ in range(600):
+        if not reader.exists():
+            break
+        time.sleep(0.1)
+    assert not reader.exists()
+
+
+def test_the_same_server_is_asked_whatever_the_environment_says(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with snapshot() as raw:
+        monkeypatch.setenv("PGPORT", "1")
+        monkeypatch.setenv("PGHOST", "nowhere.invalid")
+        monkeypatch.setenv("PGSSLMODE", "verify-full")
+        assert sum(map(len, pairs_apart.batches(project, Selection(), connection=raw))) > 0
+
+
+def test_nothing_is_said_for_long_and_the_snapshot_stays(project: Project) -> None:
+    with snapshot() as raw:
+        raw.execute("SET LOCAL idle_in_transaction_session_timeout = 200")
+        apart = pairs_apart.batches(project, Selection(), connection=raw)
+        time.sleep(0.4)
+        assert sum(map(len, apart)) > 0
+        assert raw.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_reader_that_cannot_begin_ends_in_words(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with snapshot() as raw, pytest.raises(MethodFailed, match="was stopped"):
+    with snapshot() as raw, pytest.raises(MethodFailed, match="ended with 1"):
         list(pairs_apart.batches(project, Selection(), connection=raw))
 
 

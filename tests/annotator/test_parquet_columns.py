@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def test_texts_too_long_for_one_batch_are_several(
         file.write([{"text": "é" * 101}])
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [("int", 1.5), ("int", "1"), ("float", "1"), ("text", 0), ("text", b"a")]
+)
+def test_a_value_of_another_kind_is_refused(tmp_path: Path, kind: str, value: Any) -> None:
+    file = open_file(tmp_path, "train", {"cell": kind}, container="parquet")
+    with pytest.raises((TypeError, AttributeError)):
+        file.write([{"cell": value}])
+
+
 WRITE = """
 import os, sys
 from pathlib import Path
@@ -67,6 +77,7 @@ print(facts.rows, "pandas" in sys.modules)
 
 
 def test_no_worker_keeps_pandas_for_a_parquet_file(tmp_path: Path) -> None:
+    assert find_spec("pandas") is not None, "else there is nothing to see here"
     done = subprocess.run(
         [sys.executable, "-c", WRITE, str(tmp_path)], capture_output=True, text=True, check=True
     )

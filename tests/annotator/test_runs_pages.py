@@ -140,6 +140,8 @@ def test_end_brings_the_header_s_count_up_to_date(project: Project, alice: User)
     assert re.search(
         r'id="active-runs"[^>]* hx-swap-oob="true">1 run active<', page(alice, run, **HTMX)
     )
+    aside = running(project, state="done", kind=Run.Kind.ASK)
+    assert "active-runs" not in page(alice, aside, **HTMX).partition('id="status"')[2]
 
 
 def test_page_shows_figures_with_intervals(project: Project, alice: User) -> None:

@@ -138,6 +138,7 @@ def build(*, container: str) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "rows_per_second": round(rows / seconds),
         "rows_per_second_written": round(rows / stages["read"]),
+        "rows_per_second_with_health": round(rows / (stages["read"] + stages["health"])),
         "rows_per_cpu_second": round(rows / spent),
         "health_seconds": stages["health"],
         "verify_seconds": stages["verify"],
