@@ -135,7 +135,10 @@ def once_training_starts(act: Callable[[psutil.Process], None]) -> Iterator[None
     def watch() -> None:
         while not ended.wait(0.01):
             for child in psutil.Process().children():
-                words = child.cmdline() if child.is_running() else []
+                try:
+                    words = child.cmdline()
+                except psutil.NoSuchProcess:  # gone, or a zombie that some other test left
+                    continue
                 events = Path(words[-1]) / "events.jsonl" if words else Path()
                 if "models.neural.train" in words and events.exists() and events.stat().st_size:
                     act(child)
