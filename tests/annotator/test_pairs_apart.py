@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from annotator.exporters.build import LARGE, build
 from annotator.exporters.types import Shape
 from annotator.models import Project
 from annotator.queries import pairs_apart
-from annotator.queries.pair_texts import with_texts
+from annotator.queries.pair_texts import Batch, with_texts
 from annotator.queries.pairs import Selection, chunks
 from annotator.queries.snapshot import snapshot
 from annotator.services.exports import read_options
@@ -144,40 +145,37 @@ def add_long_pair(project: Project) -> None:
     vote(task_of(prompt, *long), project.raters.first(), 1)
 
 
-def test_who_stops_reading_leaves_no_process(
+@pytest.fixture
+def begun(
     project: Project, readers: list[subprocess.Popen[bytes]]
-) -> None:
+) -> Iterator[tuple[Iterator[Batch], subprocess.Popen[bytes]]]:
+    """A reading of which one list was taken, and its process, which has more to send."""
     add_long_pair(project)
     with snapshot() as raw:
         apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
         next(apart)
-        assert readers[0].poll() is None
-        apart.close()  # type: ignore[attr-defined]
-    assert readers[0].poll() is not None
+        yield apart, readers[0]
 
 
-def test_a_killed_reader_ends_in_words(
-    project: Project, readers: list[subprocess.Popen[bytes]]
-) -> None:
-    add_long_pair(project)
-    with snapshot() as raw:
-        apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
-        next(apart)
-        readers[0].kill()
-        with pytest.raises(MethodFailed, match="ended with -9") as told:
-            list(apart)
+def test_who_stops_reading_leaves_no_process(begun: Any) -> None:
+    apart, reader = begun
+    assert reader.poll() is None
+    apart.close()
+    assert reader.poll() is not None
+
+
+def test_a_killed_reader_ends_in_words(begun: Any) -> None:
+    apart, reader = begun
+    reader.kill()
+    with pytest.raises(MethodFailed, match="ended with -9") as told:
+        list(apart)
     assert "Resume" in told.value.advice
 
 
-def test_a_signal_to_all_workers_does_not_reach_the_reader(
-    project: Project, readers: list[subprocess.Popen[bytes]]
-) -> None:
-    add_long_pair(project)
-    with snapshot() as raw:
-        apart = pairs_apart.batches(project, Selection(), connection=raw, size=1)
-        next(apart)
-        assert os.getpgid(readers[0].pid) != os.getpgrp()
-        assert sum(map(len, apart)) > 0
+def test_a_signal_to_all_workers_does_not_reach_the_reader(begun: Any) -> None:
+    apart, reader = begun
+    assert os.getpgid(reader.pid) != os.getpgrp()
+    assert sum(map(len, apart)) > 0
 
 
 KILLED = """
